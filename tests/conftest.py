@@ -1,0 +1,35 @@
+"""Strict settings that every test runs under.
+
+Set before JAX, TensorFlow or t5_align is imported:
+
+- eight virtual CPU devices, so that sharding runs on any machine;
+- no accelerator, unless JAX_PLATFORMS asks for one;
+- no network: the Hugging Face hub is offline;
+- strict dtype promotion, and rank promotion raises;
+- shapes in annotations are checked at every call (jaxtyping and beartype).
+
+Warnings are errors: see `filterwarnings` in pyproject.toml.
+"""
+
+import os
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+if os.environ['JAX_PLATFORMS'] == 'cpu':
+  # TensorFlow and PyTorch would take the GPU's memory.
+  os.environ['CUDA_VISIBLE_DEVICES'] = ''
+os.environ['HF_HUB_OFFLINE'] = '1'
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+if 'xla_force_host_platform_device_count' not in os.environ.get(
+  'XLA_FLAGS', ''
+):
+  os.environ['XLA_FLAGS'] = (
+    os.environ.get('XLA_FLAGS', '')
+    + ' --xla_force_host_platform_device_count=8'
+  ).strip()
+
+import jax
+import jaxtyping
+
+jax.config.update('jax_numpy_dtype_promotion', 'strict')
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jaxtyping.install_import_hook('t5_align', 'beartype.beartype')
