@@ -11,11 +11,17 @@ Synopsis:
   next(sentences(rng))     # 'The old farmer watched a quiet river.'
 """
 
+from collections.abc import Iterator
 import math
 import re
-from collections.abc import Iterator
 
 import numpy as np
+
+
+def _phrases(text: str) -> list[str]:
+  """Splits at bars."""
+  return [' '.join(phrase.split()) for phrase in text.split('|')]
+
 
 # Most frequent first: the drawing follows the order.
 NOUNS = """man house water day child road friend tree dog door room family book
@@ -45,26 +51,20 @@ decorated hauled""".split()
 INTRANSITIVES = """came went stood sat slept walked waited smiled rested laughed
 worked turned stopped sang grew moved played listened danced wandered paused
 shivered sighed yawned whistled hurried lingered drifted trembled""".split()
-PLACES = (
-  """at home|in the garden|near the river|by the window|in town|on the
-hill|under the tree|along the road|at the market|behind the house|by the fire|in
-the kitchen|across the field|near the bridge|in the valley|at the harbor|beside
-the barn|on the roof|in the forest|by the old wall|at the edge of the village|in
-the far corner|under a gray sky|on the other side of the street|below the mill
-""".replace('\n', ' ')
-  .strip()
-  .split('|')
-)
-TIMES = """in the morning|every day|last summer|at night|before dinner|for a long
-time|in the evening|after the rain|all winter|on Sunday|at noon|since the spring|
-once again|until dark|as always|before the storm|from time to time|without a
-word|long ago|at the first light""".replace('\n', '').split('|')
-ADVERBS = """then|often|soon|never|always|slowly|again|quietly|sometimes|gently|
-suddenly|later|calmly|rarely|softly|eagerly|gladly|politely""".replace(
-  '\n', ''
-).split('|')
-PEOPLE = """she he they we Anna Tom nobody everyone Mary John Peter somebody Rose
-Henry Clara Oscar Ruth Hugo Edith Walter""".split()
+PLACES = _phrases("""at home|in the garden|near the river|by the window|in town
+|on the hill|under the tree|along the road|at the market|behind the house|by the
+fire|in the kitchen|across the field|near the bridge|in the valley|at the harbor
+|beside the barn|on the roof|in the forest|by the old wall|at the edge of the
+village|in the far corner|under a gray sky|on the other side of the street|below
+the mill""")
+TIMES = _phrases("""in the morning|every day|last summer|at night|before dinner
+|for a long time|in the evening|after the rain|all winter|on Sunday|at noon
+|since the spring|once again|until dark|as always|before the storm|from time to
+time|without a word|long ago|at the first light""")
+ADVERBS = """then often soon never always slowly again quietly sometimes gently
+suddenly later calmly rarely softly eagerly gladly politely""".split()
+PEOPLE = """she he they we Anna Tom nobody everyone Mary John Peter somebody
+Rose Henry Clara Oscar Ruth Hugo Edith Walter""".split()
 
 PATTERNS = (
   'The {noun} {verb} the {noun} {place}.',

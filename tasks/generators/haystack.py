@@ -9,15 +9,15 @@ the sum over its words: nearly, because equal-score splits fall differently in
 long texts. So n is found from sums and then checked on the whole prompt.
 
 Synopsis:
-  encode = by_words(vocabulary.encode)          # the same ids, several times faster
+  encode = by_words(vocabulary.encode)          # the same ids, sooner
   prompt, depth = bury(needle, units, size, encode, separator, render, depth)
 """
 
 import bisect
+from collections.abc import Callable, Iterator
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator
 
 Encode = Callable[[str], list[int]]
 

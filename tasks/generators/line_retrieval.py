@@ -16,26 +16,26 @@ from t5_align.tasks.generators import haystack, longeval, task
 from t5_align.tasks.generators.template import Template
 
 # Short words, so that one line and its question fit 64 bytes.
-KEY_ADJECTIVES = """amber ample arid azure bare basic blank bleak blond blue blunt
-bold brave brief brisk broad bronze brown busy calm candid cheap civic clean
-clear clever cold cool coral cosmic cozy crisp cubic curly damp dapper dark dear
-deep dense dim dizzy double dry dull dusty eager early easy elder empty equal
-even exact faint fair false famous fancy fast festal fierce final fine firm flat
-fluffy fond formal frail frank free fresh frosty full funny fuzzy gentle giant
-glad glossy golden good grand gray green grim happy hardy harsh hasty heavy
-hidden high hollow honest huge humble icy ideal idle indigo inner ivory jade
-jolly keen kind large late lazy lean level light lilac little lively local lone
-long loud loyal lucid lucky lunar magic major maroon mellow merry mild minor
-modern moist mossy muddy mute narrow navy neat new nimble noble noisy novel odd
-olive open orange oval pale patchy perky pink placid plain plump polar polite
-prime proud pure purple quick quiet rapid rare raw ready red rich rigid ripe
-robust rosy rough round royal ruby rural rusty sacred salty sandy scarce serene
-shaggy sharp shiny short shy silent silver simple sleek slim slow small smart
-smooth snowy sober soft solar solid sour spare spicy square stable stark steady
-steep stern stiff still stout strong sunny sweet swift tall tame tart tender
-thick thin tidy timid tiny tough true upper urban usual vague vast velvet violet
-vital vivid warm wary wavy weary white whole wide wild windy wise witty wooden
-woolly yellow young""".split()
+KEY_ADJECTIVES = """amber ample arid azure bare basic blank bleak blond blue
+blunt bold brave brief brisk broad bronze brown busy calm candid cheap civic
+clean clear clever cold cool coral cosmic cozy crisp cubic curly damp dapper
+dark dear deep dense dim dizzy double dry dull dusty eager early easy elder
+empty equal even exact faint fair false famous fancy fast festal fierce final
+fine firm flat fluffy fond formal frail frank free fresh frosty full funny
+fuzzy gentle giant glad glossy golden good grand gray green grim happy hardy
+harsh hasty heavy hidden high hollow honest huge humble icy ideal idle indigo
+inner ivory jade jolly keen kind large late lazy lean level light lilac little
+lively local lone long loud loyal lucid lucky lunar magic major maroon mellow
+merry mild minor modern moist mossy muddy mute narrow navy neat new nimble
+noble noisy novel odd olive open orange oval pale patchy perky pink placid
+plain plump polar polite prime proud pure purple quick quiet rapid rare raw
+ready red rich rigid ripe robust rosy rough round royal ruby rural rusty
+sacred salty sandy scarce serene shaggy sharp shiny short shy silent silver
+simple sleek slim slow small smart smooth snowy sober soft solar solid sour
+spare spicy square stable stark steady steep stern stiff still stout strong
+sunny sweet swift tall tame tart tender thick thin tidy timid tiny tough true
+upper urban usual vague vast velvet violet vital vivid warm wary wavy weary
+white whole wide wild windy wise witty wooden woolly yellow young""".split()
 KEY_NOUNS = """acorn album anchor ant apple apron arch arrow aspen atlas attic
 badge badger ball banana banjo bank barn barrel basil basket bath beach bead
 beam bear beaver bed bee beetle bell bench berry bike bird bison boat bone
@@ -44,28 +44,28 @@ bugle bull bus bush butter button cabin cable cactus cake camel camera canal
 candle canoe cape card carp carpet carrot cart castle cave cedar cello chain
 chair chalk cheese cherry chest church cider circle clam cliff clock cloud
 clover coast coat cobra coin collar comb comet cookie copper corn cotton couch
-cow crab cradle crane crater crow crown cup daisy deer desert desk dish
-dock dog dome donkey door dove dragon drawer dream dress drum duck eagle easel
+cow crab cradle crane crater crow crown cup daisy deer desert desk dish dock
+dog dome donkey door dove dragon drawer dream dress drum duck eagle easel
 elbow elk elm engine fabric falcon fan farm fawn fence fern ferry fiddle field
 fig finch fish flag flame flask flower flute foot forest fork fort fox frog
-garden garlic gate ghost ginger glass globe glove goat goose grape grass guitar
-gull hammer harbor hare harp hat hawk hazel hedge helmet hen herb heron hill
-hinge honey hook horn horse hotel house ink iron island jacket jaguar jar jewel
-jungle kettle kite kitten knot ladder lake lamb lamp lemon lens lily lime linen
-lion lizard llama lobby locket lotus lynx magnet mango maple marble market mask
-meadow medal melon mill mint mirror mitten moose moss motor muffin mule museum
-nail needle nest nickel oak oasis ocean onion orbit orchid otter owl oyster
-paddle palace palm panda paper parrot pasta path peach pear pebble pen pencil
-pepper piano pigeon pillow pine pipe pirate planet plate plum pocket pond pony
-poppy potato prism puppet puppy quail quartz quilt rabbit radio radish raft rail
-raven reef ribbon rice ring river robin rocket roof rose rudder saddle sail
-salad salmon sand scarf school seal seed shark sheep shell shield ship shirt
-shoe shovel silk skunk sled snail soap sofa spider spoon squid stable stamp star
-statue stone stork stove stream street string summit swan sword table tailor
-teapot temple tent thorn throne tiger toast tomato torch tower toy train tray
-tree trout truck tulip tunnel turkey turtle valley vase vessel violin wagon
-wallet walnut walrus water whale wheat wheel willow window winter wolf wool wren
-yacht zebra""".split()
+garden garlic gate ghost ginger glass globe glove goat goose grape grass
+guitar gull hammer harbor hare harp hat hawk hazel hedge helmet hen herb heron
+hill hinge honey hook horn horse hotel house ink iron island jacket jaguar jar
+jewel jungle kettle kite kitten knot ladder lake lamb lamp lemon lens lily
+lime linen lion lizard llama lobby locket lotus lynx magnet mango maple marble
+market mask meadow medal melon mill mint mirror mitten moose moss motor muffin
+mule museum nail needle nest nickel oak oasis ocean onion orbit orchid otter
+owl oyster paddle palace palm panda paper parrot pasta path peach pear pebble
+pen pencil pepper piano pigeon pillow pine pipe pirate planet plate plum
+pocket pond pony poppy potato prism puppet puppy quail quartz quilt rabbit
+radio radish raft rail raven reef ribbon rice ring river robin rocket roof
+rose rudder saddle sail salad salmon sand scarf school seal seed shark sheep
+shell shield ship shirt shoe shovel silk skunk sled snail soap sofa spider
+spoon squid stable stamp star statue stone stork stove stream street string
+summit swan sword table tailor teapot temple tent thorn throne tiger toast
+tomato torch tower toy train tray tree trout truck tulip tunnel turkey turtle
+valley vase vessel violin wagon wallet walnut walrus water whale wheat wheel
+willow window winter wolf wool wren yacht zebra""".split()
 NUM_KEYS = len(KEY_ADJECTIVES) * len(KEY_NOUNS)
 MAX_VALUE = 50_000
 

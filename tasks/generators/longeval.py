@@ -9,9 +9,9 @@ Synopsis:
     sample.prompt, sample.answers
 """
 
+from collections.abc import Iterator
 import json
 import os
-from collections.abc import Iterator
 
 from t5_align.tasks.generators import task
 

@@ -12,12 +12,12 @@ Synopsis:
     score = task.score(prediction, sample)
 """
 
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import difflib
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 

@@ -13,13 +13,13 @@ Synopsis:
   template.needle.format(key='48213')
 """
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
 import hashlib
 import json
 import os
 import string
-from collections.abc import Mapping, Sequence
 
 # Template field -> (the names that it must hold in braces, those that it may).
 Placeholders = Mapping[str, tuple[frozenset[str], frozenset[str]]]
