@@ -6,12 +6,12 @@ so the rule holds for code that no test runs.
 """
 
 import ast
+from collections.abc import Iterator
 import configparser
 import fnmatch
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
