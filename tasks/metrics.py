@@ -62,7 +62,7 @@ class Rate(NamedTuple):
   n: int
 
 
-def rate_interval(successes: float, n: int) -> Rate:
+def rate_interval(successes: int | float, n: int) -> Rate:
   """Returns the rate of `successes` among `n` samples with its 95 % interval.
 
   Raises:
