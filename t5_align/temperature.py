@@ -1,0 +1,336 @@
+"""What divides the attention logits: by site, layer and head, or by length.
+
+    softmax((q·k + bias) / τ)
+
+τ = 1 is off; τ < 1 sharpens, which undoes the dispersion of long inputs (Chi,
+Fan and Rudnicky 2024, arXiv 2311.00684). T5 attends at three sites: `encoder`,
+`decoder` (its self-attention) and `cross`. A site has one number, one a layer,
+one a layer and head, or a law τ(n) of the number of keys n that a row sees.
+
+Temperatures are configuration (hashable, in T5Config). The same class with
+arrays for leaves is a pytree, which our own runners pass to compiled functions.
+
+Synopsis:
+
+    Temperatures(encoder=0.8)
+    Temperatures(encoder=(0.9, 0.7), cross=Law('log_n', (512,)))
+    temperatures.as_arrays(config)              # leaves [L, N], for tracing
+    save('temperatures.json', temperatures);  load('temperatures.json')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import difflib
+import json
+import math
+from typing import Any
+
+from etils import epath
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+import numpy as np
+
+SITES = ('encoder', 'decoder', 'cross')
+_FILE_VERSION = 1
+
+
+class TemperatureError(ValueError):
+  """A temperature that can't divide logits, or doesn't fit the model."""
+
+
+def _log_n(num_keys, training_length):
+  """τ = ln L_tr / ln n for rows longer than L_tr (kexue.fm/archives/8823)."""
+  longer = jnp.maximum(num_keys, training_length)
+  return jnp.log(training_length) / jnp.log(longer)
+
+
+# τ(n) by name: f(n, *coefficients) on arrays that broadcast.
+LAWS: dict[str, Callable[..., Array]] = {'log_n': _log_n}
+_COEFFICIENTS = {'log_n': ('training_length',)}
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Law:
+  """A temperature as a function of the number of keys that a row sees.
+
+  Attributes:
+    name: a key of LAWS. `log_n` has one coefficient, the training length.
+    coefficients: numbers, each one for the site, one a layer, or one a layer
+      and head, like a temperature.
+  """
+
+  name: str = dataclasses.field(metadata={'static': True})
+  coefficients: tuple[Any, ...]
+
+  def __post_init__(self):
+    if self.name not in LAWS:
+      raise TemperatureError(
+          f'Unknown law of temperature {self.name!r};'
+          f' {_nearest(self.name, LAWS)}.'
+      )
+    coefficients = _tuples(self.coefficients)
+    if not isinstance(coefficients, tuple):
+      coefficients = (coefficients,)
+    wanted = _COEFFICIENTS[self.name]
+    if len(coefficients) != len(wanted):
+      raise TemperatureError(
+          f'Law {self.name!r} has {len(coefficients)} coefficients, wanted'
+          f' {len(wanted)}: {", ".join(wanted)}.'
+      )
+    for label, value in zip(wanted, coefficients):
+      _check_positive(value, f'{self.name}.{label}')
+    object.__setattr__(self, 'coefficients', coefficients)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Temperatures:
+  """The temperatures of a model's attention.
+
+  Each site is a number, a tuple with one number a layer, a tuple with one tuple
+  of head numbers a layer, or a Law. All are dimensionless and positive.
+
+  Attributes:
+    encoder: the encoder's self-attention.
+    decoder: the decoder's self-attention.
+    cross: the decoder's attention to the encoder's output.
+  """
+
+  encoder: Any = 1.0
+  decoder: Any = 1.0
+  cross: Any = 1.0
+
+  def __post_init__(self):
+    for site in SITES:
+      value = _tuples(getattr(self, site))
+      _check_positive(value, site)
+      object.__setattr__(self, site, value)
+
+  def check(self, config) -> None:
+    """Raise TemperatureError unless the sizes are those of a model.
+
+    Args:
+      config: a T5Config.
+    """
+    for site in SITES:
+      _broadcast(getattr(self, site), site, *_site_shape(config, site))
+
+  def as_arrays(self, config) -> Temperatures:
+    """Return the same temperatures as float32 arrays, one a layer and head.
+
+    All granularities get the same shapes, so a compiled function that takes
+    the result serves every one of them.
+
+    Args:
+      config: a T5Config, for the numbers of layers and heads.
+
+    Returns:
+      Temperatures with [L, N] leaves.
+    """
+    return Temperatures(
+        **{
+            site: _broadcast(getattr(self, site), site, *_site_shape(config, site))
+            for site in SITES
+        }
+    )
+
+  def to_json(self) -> dict[str, Any]:
+    """Return the value as JSON types; `from_json` is the inverse."""
+    return {site: _site_to_json(getattr(self, site)) for site in SITES}
+
+  @classmethod
+  def from_json(cls, value: dict[str, Any]) -> Temperatures:
+    """Read what `to_json` gives; raise TemperatureError for anything else."""
+    if not isinstance(value, dict):
+      raise TemperatureError(
+          f'Temperatures are an object with the keys {", ".join(SITES)}; got'
+          f' {type(value).__name__}.'
+      )
+    for key in value:
+      if key not in SITES:
+        raise TemperatureError(
+            f'Unknown attention site {key!r}; {_nearest(key, SITES)}.'
+        )
+    return cls(**{k: _site_from_json(k, v) for k, v in value.items()})
+
+
+def at_layer(value: Any, layer: int) -> Any:
+  """Return one layer's part of a site's temperature.
+
+  Args:
+    value: a site of Temperatures.
+    layer: index of the layer.
+
+  Returns:
+    A number, one number a head, or a Law with such coefficients.
+  """
+  if isinstance(value, Law):
+    return Law(
+        value.name, tuple(at_layer(c, layer) for c in value.coefficients)
+    )
+  if isinstance(value, tuple) or jnp.ndim(value) > 0:
+    return value[layer]
+  return value
+
+
+def resolve(
+    value: Any, key_counts: Callable[[], Int[Array, 'b T']]
+) -> Float[Array, '...'] | float:
+  """Turn one layer's temperature into what `attend` takes.
+
+  Args:
+    value: from `at_layer`.
+    key_counts: gives the number of keys that each row sees; called for a Law.
+
+  Returns:
+    A scalar, [N], or for a Law [B or 1, N, T].
+  """
+  if isinstance(value, Law):
+    counts = key_counts().astype(jnp.float32)[:, None, :]
+    # a number or [N] -> [1, 1 or N, 1]
+    coefficients = (
+        jnp.asarray(c, jnp.float32).reshape(1, -1, 1)
+        for c in value.coefficients
+    )
+    return LAWS[value.name](counts, *coefficients)
+  if isinstance(value, tuple):
+    return jnp.asarray(value, jnp.float32)
+  return value
+
+
+def save(
+    path: epath.PathLike, temperatures: Temperatures, **calibration: Any
+) -> None:
+  """Write a temperatures.json.
+
+  Args:
+    path: the file.
+    temperatures: what to write.
+    **calibration: how they were found, in JSON types; kept beside them.
+  """
+  document = {
+      'version': _FILE_VERSION,
+      'temperatures': temperatures.to_json(),
+      'calibration': calibration,
+  }
+  text = json.dumps(document, indent=2, allow_nan=False)
+  epath.Path(path).write_text(text + '\n')
+
+
+def load(path: epath.PathLike) -> Temperatures:
+  """Read a temperatures.json; raise TemperatureError naming what is wrong."""
+  try:
+    document = json.loads(epath.Path(path).read_text())
+  except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    raise TemperatureError(f'{path}: no temperatures here: {error}') from error
+  if not isinstance(document, dict) or 'temperatures' not in document:
+    raise TemperatureError(
+        f'{path}: wanted an object with "version" and "temperatures".'
+    )
+  if document.get('version') != _FILE_VERSION:
+    raise TemperatureError(
+        f'{path}: version {document.get("version")!r}, wanted {_FILE_VERSION}.'
+    )
+  try:
+    return Temperatures.from_json(document['temperatures'])
+  except TemperatureError as error:
+    raise TemperatureError(f'{path}: {error}') from error
+
+
+def _site_shape(config, site):
+  if site == 'encoder':
+    return config.num_encoder_layers, config.num_heads
+  return config.num_decoder_layers, config.num_heads
+
+
+def _broadcast(value, label, num_layers, num_heads):
+  """Give a site's value the shape [L, N], or say what doesn't fit."""
+  if isinstance(value, Law):
+    coefficients = tuple(
+        _broadcast(c, f'{label}.{value.name}', num_layers, num_heads)
+        for c in value.coefficients
+    )
+    return Law(value.name, coefficients)
+  try:
+    array = np.asarray(value, np.float32)
+  except ValueError as error:
+    raise TemperatureError(
+        f'{label}: layers have different numbers of heads.'
+    ) from error
+  if array.ndim and array.shape[0] != num_layers:
+    raise TemperatureError(
+        f'{label}: temperatures for {array.shape[0]} layers, but the model has'
+        f' {num_layers}. Calibrate with this model.'
+    )
+  if array.ndim == 2 and array.shape[1] != num_heads:
+    raise TemperatureError(
+        f'{label}: temperatures for {array.shape[1]} heads, but the model has'
+        f' {num_heads}. Calibrate with this model.'
+    )
+  if array.ndim > 2:
+    raise TemperatureError(
+        f'{label}: {array.ndim} levels of nesting, wanted at most 2: layers and'
+        ' heads.'
+    )
+  if array.ndim == 1:
+    array = array[:, None]
+  return jnp.asarray(np.broadcast_to(array, (num_layers, num_heads)))
+
+
+def _tuples(value):
+  """Make lists tuples: gin and JSON give lists, and those can't be hashed."""
+  if isinstance(value, (list, tuple)):
+    return tuple(_tuples(v) for v in value)
+  return value
+
+
+def _check_positive(value, label):
+  """Check the numbers in a value; arrays and tracers pass."""
+  if isinstance(value, tuple):
+    for v in value:
+      _check_positive(v, label)
+  elif isinstance(value, (bool, str)):
+    raise TemperatureError(f'{label}: wanted a number, got {value!r}.')
+  elif isinstance(value, (int, float)):
+    if not (math.isfinite(value) and value > 0):
+      raise TemperatureError(
+          f'{label}: temperature {value} can not divide logits; wanted a'
+          ' positive number (1 is off, below 1 sharpens).'
+      )
+
+
+def _site_to_json(value):
+  if isinstance(value, Law):
+    coefficients = [_site_to_json(c) for c in value.coefficients]
+    return {'law': value.name, 'coefficients': coefficients}
+  if isinstance(value, (int, float)):
+    return float(value)
+  return np.asarray(value, np.float64).tolist()
+
+
+def _site_from_json(site, value):
+  if isinstance(value, dict):
+    if set(value) != {'law', 'coefficients'}:
+      raise TemperatureError(
+          f'{site}: a law is an object with "law" and "coefficients"; got'
+          f' {sorted(value)}.'
+      )
+    return Law(value['law'], _tuples(value['coefficients']))
+  if not isinstance(value, (int, float, list)):
+    raise TemperatureError(
+        f'{site}: wanted a number, a list or a law; got'
+        f' {type(value).__name__}.'
+    )
+  return value
+
+
+def _nearest(name, known):
+  known = sorted(known)
+  close = difflib.get_close_matches(str(name), known, 1)
+  if close:
+    return f'did you mean {close[0]!r}?'
+  return f'known: {", ".join(known)}'
