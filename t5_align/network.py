@@ -1,0 +1,458 @@
+"""T5: encoder-decoder and decoder-only, called as T5X calls its networks.
+
+Pre-norm residual layers, one table of relative position biases a stack (a
+layer, in umT5), no other positions, a temperature at every attention. A T5X
+user changes one import: `from t5_align import network`.
+
+Synopsis:
+
+    network = Transformer(T5Config(vocab_size=32128))
+    params = network.init(key, inputs, targets, targets)['params']
+    logits = network.apply({'params': params}, inputs, shifted, targets,
+                           enable_dropout=False)                  # [B, T, V]
+    encoded = network.apply({'params': params}, inputs, method='encode',
+                            enable_dropout=False)                 # [B, S, D]
+
+Token 0 is padding, and what a decoder starts from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from t5_align import temperature as temperature_lib
+from t5_align.attention import CacheMode
+from t5_align.attention import CrossAttention
+from t5_align.attention import CrossCache
+from t5_align.attention import SelfAttention
+from t5_align.config import T5Config as T5Config
+from t5_align.layers import DenseGeneral
+from t5_align.layers import Embed
+from t5_align.layers import LayerNorm
+from t5_align.layers import MlpBlock
+from t5_align.layers import RelativePositionBias
+from t5_align.mask import AttentionMask
+from t5_align.temperature import Temperatures
+
+Tokens = Int[Array, 'B T'] | Float[Array, 'B T']  # T5X initializes with floats
+
+
+class EncoderLayer(nn.Module):
+  """Self-attention and MLP, each behind a norm and beside a residual."""
+
+  config: T5Config
+
+  @nn.compact
+  def __call__(
+      self,
+      inputs: Float[Array, 'B S D'],
+      mask: AttentionMask,
+      temperature: Any,
+      bias_table: Float[Array, 'N K'] | None,
+      deterministic: bool,
+  ) -> Float[Array, 'B S D']:
+    cfg = self.config
+    if cfg.relative_bias_per_layer:
+      bias_table = RelativePositionBias(cfg, name='relpos_bias')()
+    drop = _residual_dropout(cfg, deterministic)
+
+    x = LayerNorm(cfg, name='pre_attention_layer_norm')(inputs)
+    x = SelfAttention(cfg, name='attention')(
+        x,
+        mask,
+        temperature,
+        bias_table=bias_table,
+        bidirectional=True,
+        deterministic=deterministic,
+    )
+    x = drop(x) + inputs
+
+    y = LayerNorm(cfg, name='pre_mlp_layer_norm')(x)
+    y = MlpBlock(cfg, name='mlp')(y, deterministic=deterministic)
+    return drop(y) + x
+
+
+class DecoderLayer(nn.Module):
+  """Self-attention, attention to the encoder if there is one, and MLP."""
+
+  config: T5Config
+
+  @nn.compact
+  def __call__(
+      self,
+      inputs: Float[Array, 'B T D'],
+      self_mask: AttentionMask,
+      temperatures: tuple[Any, Any],
+      bias_table: Float[Array, 'N K'] | None,
+      cross: dict[str, Any] | None,
+      deterministic: bool,
+      cache: CacheMode,
+      prefill_lengths: Int[Array, 'B'] | None,
+  ) -> Float[Array, 'B T D']:
+    cfg = self.config
+    if cfg.relative_bias_per_layer:
+      bias_table = RelativePositionBias(cfg, name='relpos_bias')()
+    drop = _residual_dropout(cfg, deterministic)
+    self_attention = SelfAttention(cfg, name='self_attention')
+    is_first_step = None
+    if cache == 'step' and cross is not None:
+      index = self_attention.get_variable('cache', 'cache_index')
+      is_first_step = jnp.all(index == 0)
+
+    x = LayerNorm(cfg, name='pre_self_attention_layer_norm')(inputs)
+    x = self_attention(
+        x,
+        self_mask,
+        temperatures[0],
+        bias_table=bias_table,
+        bidirectional=False,
+        cache=cache,
+        prefill_lengths=prefill_lengths,
+        deterministic=deterministic,
+    )
+    x = drop(x) + inputs
+
+    if cross is not None:
+      y = LayerNorm(cfg, name='pre_cross_attention_layer_norm')(x)
+      y = CrossAttention(cfg, name='encoder_decoder_attention')(
+          y,
+          temperature=temperatures[1],
+          cache=cache,
+          is_first_step=is_first_step,
+          deterministic=deterministic,
+          **cross,
+      )
+      x = drop(y) + x
+
+    z = LayerNorm(cfg, name='pre_mlp_layer_norm')(x)
+    z = MlpBlock(cfg, name='mlp')(z, deterministic=deterministic)
+    return drop(z) + x
+
+
+class Encoder(nn.Module):
+  """A stack of encoder layers over the shared embedding."""
+
+  config: T5Config
+  shared_embedding: nn.Module
+
+  @nn.compact
+  def __call__(
+      self,
+      tokens: Int[Array, 'B S'],
+      mask: AttentionMask,
+      temperature: Any,
+      deterministic: bool,
+  ) -> Float[Array, 'B S D']:
+    cfg = self.config
+    bias_table = None
+    if not cfg.relative_bias_per_layer:
+      bias_table = RelativePositionBias(cfg, name='relpos_bias')()
+    # [B, S] -> [B, S, D]
+    x = self.shared_embedding(tokens)
+    x = _residual_dropout(cfg, deterministic)(x)
+    for i in range(cfg.num_encoder_layers):
+      x = EncoderLayer(cfg, name=f'layers_{i}')(
+          x,
+          mask,
+          temperature_lib.at_layer(temperature, i),
+          bias_table,
+          deterministic,
+      )
+    x = LayerNorm(cfg, name='encoder_norm')(x)
+    return nn.Dropout(cfg.dropout_rate)(x, deterministic=deterministic)
+
+
+class Decoder(nn.Module):
+  """A stack of decoder layers and the output layer.
+
+  Attributes:
+    config: the model's.
+    shared_embedding: of an encoder-decoder; a decoder alone makes its own.
+  """
+
+  config: T5Config
+  shared_embedding: nn.Module | None = None
+
+  @nn.compact
+  def __call__(
+      self,
+      tokens: Int[Array, 'B T'],
+      self_mask: AttentionMask,
+      temperatures: Temperatures,
+      *,
+      cross: dict[str, Any] | None = None,
+      deterministic: bool = True,
+      cache: CacheMode = 'off',
+      prefill_lengths: Int[Array, 'B'] | None = None,
+  ) -> Float[Array, 'B T V']:
+    """Decode.
+
+    Args:
+      tokens: input tokens, the targets shifted right by one.
+      self_mask: which tokens each row sees.
+      temperatures: of the decoder and cross sites.
+      cross: what CrossAttention takes of the encoder: encoded, mask and
+        cross_cache; None in a decoder-only model.
+      deterministic: no dropout.
+      cache: what self-attention does with its cache.
+      prefill_lengths: tokens of each sequence that 'prefill' keeps.
+
+    Returns:
+      Logits of the next token, float32.
+    """
+    cfg = self.config
+    embedding = self.shared_embedding
+    if embedding is None:
+      embedding = Embed(cfg, name='token_embedder')
+    bias_table = None
+    if not cfg.relative_bias_per_layer:
+      bias_table = RelativePositionBias(cfg, name='relpos_bias')()
+    # [B, T] -> [B, T, D]
+    y = embedding(tokens)
+    y = _residual_dropout(cfg, deterministic)(y)
+    for i in range(cfg.num_decoder_layers):
+      y = DecoderLayer(cfg, name=f'layers_{i}')(
+          y,
+          self_mask,
+          (
+              temperature_lib.at_layer(temperatures.decoder, i),
+              temperature_lib.at_layer(temperatures.cross, i),
+          ),
+          bias_table,
+          cross,
+          deterministic,
+          cache,
+          prefill_lengths,
+      )
+    y = LayerNorm(cfg, name='decoder_norm')(y)
+    y = _residual_dropout(cfg, deterministic)(y)
+    if cfg.scales_decoder_outputs:
+      y = y.astype(jnp.float32) / jnp.sqrt(jnp.float32(cfg.emb_dim))
+    # [B, T, D] -> [B, T, V]
+    if cfg.logits_via_embedding:
+      return embedding.attend(y)
+    return DenseGeneral(
+        (cfg.vocab_size,), ('embed', 'vocab'), 'float32', name='logits_dense'
+    )(y)
+
+
+class Transformer(nn.Module):
+  """An encoder-decoder T5."""
+
+  config: T5Config
+
+  def setup(self):
+    self.token_embedder = Embed(self.config)
+    self.encoder = Encoder(self.config, self.token_embedder)
+    self.decoder = Decoder(self.config, self.token_embedder)
+
+  def encode(
+      self,
+      encoder_input_tokens: Tokens,
+      encoder_segment_ids: Tokens | None = None,
+      enable_dropout: bool = True,
+      temperatures: Temperatures | None = None,
+  ) -> Float[Array, 'B S D']:
+    """Run the encoder.
+
+    Args:
+      encoder_input_tokens: 0 is padding.
+      encoder_segment_ids: of packed examples, which don't see each other.
+      enable_dropout: for training; needs a 'dropout' rng.
+      temperatures: instead of the configuration's; may be traced.
+
+    Returns:
+      The encoder's output, in the config's dtype.
+    """
+    tokens = encoder_input_tokens.astype(jnp.int32)
+    mask = AttentionMask.from_tokens(
+        tokens, tokens, encoder_segment_ids, encoder_segment_ids
+    )
+    temperatures = self.config.temperatures if temperatures is None else temperatures
+    return self.encoder(
+        tokens, mask, temperatures.encoder, deterministic=not enable_dropout
+    )
+
+  def decode(
+      self,
+      encoded: Float[Array, 'B S D'] | None,
+      encoder_input_tokens: Tokens,
+      decoder_input_tokens: Tokens,
+      decoder_target_tokens: Tokens,
+      encoder_segment_ids: Tokens | None = None,
+      decoder_segment_ids: Tokens | None = None,
+      decoder_positions: Tokens | None = None,
+      enable_dropout: bool = True,
+      decode: bool = False,
+      max_decode_length: int | None = None,
+      temperatures: Temperatures | None = None,
+      cross_cache: CrossCache = 'first_step',
+  ) -> Float[Array, 'B T V']:
+    """Run the decoder on the encoder's output.
+
+    Args:
+      encoded: from `encode`; None at a step with cross_cache='initialize'.
+      encoder_input_tokens: only for their padding.
+      decoder_input_tokens: targets shifted right; at a step one token, [B, 1].
+      decoder_target_tokens: only for their padding, and not when decoding.
+      encoder_segment_ids: of packed examples.
+      decoder_segment_ids: of packed examples.
+      decoder_positions: taken for T5X's sake; T5 has only relative positions,
+        and those of a packed example are differences within it.
+      enable_dropout: for training.
+      decode: use the cache: the first call makes it, as long as its input, and
+        each of the others takes one token a sequence.
+      max_decode_length: taken for T5X's sake; the cache knows its length.
+      temperatures: instead of the configuration's; may be traced.
+      cross_cache: when the cross-attention's keys are computed. With
+        'initialize' there may be several sequences (beams) an input.
+
+    Returns:
+      Logits, float32.
+    """
+    del decoder_positions, max_decode_length
+    if decode and encoder_segment_ids is not None:
+      raise ValueError(
+          'encoder_segment_ids was given to a decoding step: examples can not'
+          ' be packed while decoding.'
+      )
+    encoder_tokens = encoder_input_tokens.astype(jnp.int32)
+    tokens = decoder_input_tokens.astype(jnp.int32)
+    targets = decoder_target_tokens.astype(jnp.int32)
+    cache: CacheMode = 'off'
+    if decode:
+      cache = 'step' if self.has_variable('cache', 'decoder') else 'initialize'
+      # Nothing is padding, and beams of one input are rows of one query.
+      num_inputs = encoder_tokens.shape[0]
+      targets = jnp.ones((num_inputs, tokens.size // num_inputs), jnp.int32)
+    self_mask = AttentionMask(causal=True)
+    if not decode:
+      self_mask = AttentionMask.from_tokens(
+          targets, targets, decoder_segment_ids, decoder_segment_ids, causal=True
+      )
+    cross_mask = AttentionMask.from_tokens(
+        targets, encoder_tokens, decoder_segment_ids, encoder_segment_ids
+    )
+    return self.decoder(
+        tokens,
+        self_mask,
+        self.config.temperatures if temperatures is None else temperatures,
+        cross=dict(encoded=encoded, mask=cross_mask, cross_cache=cross_cache),
+        deterministic=not enable_dropout,
+        cache=cache,
+    )
+
+  def __call__(
+      self,
+      encoder_input_tokens: Tokens,
+      decoder_input_tokens: Tokens,
+      decoder_target_tokens: Tokens,
+      encoder_segment_ids: Tokens | None = None,
+      decoder_segment_ids: Tokens | None = None,
+      encoder_positions: Tokens | None = None,
+      decoder_positions: Tokens | None = None,
+      *,
+      enable_dropout: bool = True,
+      decode: bool = False,
+      temperatures: Temperatures | None = None,
+  ) -> Float[Array, 'B T V']:
+    """Encode and decode; arguments as in those two."""
+    del encoder_positions
+    encoded = self.encode(
+        encoder_input_tokens, encoder_segment_ids, enable_dropout, temperatures
+    )
+    return self.decode(
+        encoded,
+        encoder_input_tokens,
+        decoder_input_tokens,
+        decoder_target_tokens,
+        encoder_segment_ids=encoder_segment_ids,
+        decoder_segment_ids=decoder_segment_ids,
+        decoder_positions=decoder_positions,
+        enable_dropout=enable_dropout,
+        decode=decode,
+        temperatures=temperatures,
+    )
+
+
+class DecoderOnlyTransformer(nn.Module):
+  """A decoder-only T5: a language model, or a prefix language model."""
+
+  config: T5Config
+
+  def setup(self):
+    self.decoder = Decoder(self.config)
+
+  def __call__(
+      self,
+      decoder_input_tokens: Tokens,
+      decoder_target_tokens: Tokens,
+      decoder_segment_ids: Tokens | None = None,
+      decoder_positions: Tokens | None = None,
+      decoder_causal_attention: Tokens | None = None,
+      *,
+      enable_dropout: bool = True,
+      decode: bool = False,
+      max_decode_length: int | None = None,
+      prefill: bool = False,
+      prefill_lengths: Int[Array, 'B'] | None = None,
+      temperatures: Temperatures | None = None,
+  ) -> Float[Array, 'B T V']:
+    """Run the model.
+
+    Args:
+      decoder_input_tokens: targets shifted right; at a step one token, [B, 1].
+      decoder_target_tokens: only for their padding.
+      decoder_segment_ids: of packed examples.
+      decoder_positions: taken for T5X's sake, as in `Transformer.decode`.
+      decoder_causal_attention: 1 at the tokens of a prefix, which see each
+        other in both directions.
+      enable_dropout: for training.
+      decode: use the cache: the first call makes it, the others are steps.
+      max_decode_length: taken for T5X's sake.
+      prefill: fill the cache with the input in one call.
+      prefill_lengths: index from which each sequence goes on.
+      temperatures: instead of the configuration's; may be traced.
+
+    Returns:
+      Logits, float32.
+    """
+    del decoder_positions, max_decode_length
+    if prefill and decode:
+      raise ValueError('prefill fills the cache and decode steps: not at once.')
+    targets = decoder_target_tokens.astype(jnp.int32)
+    prefix = decoder_causal_attention
+    mask = AttentionMask.from_tokens(
+        targets,
+        targets,
+        decoder_segment_ids,
+        decoder_segment_ids,
+        prefix=None if prefix is None else prefix.astype(bool),
+        causal=True,
+    )
+    cache: CacheMode = 'prefill' if prefill else 'off'
+    if decode:
+      cache = 'step' if self.has_variable('cache', 'decoder') else 'initialize'
+    return self.decoder(
+        decoder_input_tokens.astype(jnp.int32),
+        mask,
+        self.config.temperatures if temperatures is None else temperatures,
+        deterministic=not enable_dropout,
+        cache=cache,
+        prefill_lengths=prefill_lengths,
+    )
+
+
+def _residual_dropout(config, deterministic):
+  """Drop features of a whole sequence at once, as T5X does."""
+
+  def drop(x):
+    return nn.Dropout(config.dropout_rate, broadcast_dims=(-2,))(
+        x, deterministic=deterministic
+    )
+
+  return drop
