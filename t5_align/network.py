@@ -38,7 +38,11 @@ from t5_align.layers import RelativePositionBias
 from t5_align.mask import AttentionMask
 from t5_align.temperature import Temperatures
 
-Tokens = Int[Array, 'B T'] | Float[Array, 'B T']  # T5X initializes with floats
+# T5X initializes with floats.
+Tokens = Int[Array, 'B T'] | Float[Array, 'B T']
+InputTokens = Int[Array, 'B S'] | Float[Array, 'B S']
+# While decoding there may be several sequences (beams) an input.
+StepInputTokens = Int[Array, 'inputs S'] | Float[Array, 'inputs S']
 
 
 class EncoderLayer(nn.Module):
@@ -252,8 +256,8 @@ class Transformer(nn.Module):
 
   def encode(
       self,
-      encoder_input_tokens: Tokens,
-      encoder_segment_ids: Tokens | None = None,
+      encoder_input_tokens: InputTokens,
+      encoder_segment_ids: InputTokens | None = None,
       enable_dropout: bool = True,
       temperatures: Temperatures | None = None,
   ) -> Float[Array, 'B S D']:
@@ -279,11 +283,11 @@ class Transformer(nn.Module):
 
   def decode(
       self,
-      encoded: Float[Array, 'B S D'] | None,
-      encoder_input_tokens: Tokens,
+      encoded: Float[Array, 'inputs S D'] | None,
+      encoder_input_tokens: StepInputTokens,
       decoder_input_tokens: Tokens,
       decoder_target_tokens: Tokens,
-      encoder_segment_ids: Tokens | None = None,
+      encoder_segment_ids: StepInputTokens | None = None,
       decoder_segment_ids: Tokens | None = None,
       decoder_positions: Tokens | None = None,
       enable_dropout: bool = True,
@@ -348,12 +352,12 @@ class Transformer(nn.Module):
 
   def __call__(
       self,
-      encoder_input_tokens: Tokens,
+      encoder_input_tokens: InputTokens,
       decoder_input_tokens: Tokens,
       decoder_target_tokens: Tokens,
-      encoder_segment_ids: Tokens | None = None,
+      encoder_segment_ids: InputTokens | None = None,
       decoder_segment_ids: Tokens | None = None,
-      encoder_positions: Tokens | None = None,
+      encoder_positions: InputTokens | None = None,
       decoder_positions: Tokens | None = None,
       *,
       enable_dropout: bool = True,
