@@ -1,0 +1,241 @@
+"""Ids of every kind of vocabulary, on tiny ones made here."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from sentencepiece import sentencepiece_model_pb2
+import tokenizers
+
+from t5_align import vocabulary as vocabulary_lib
+from t5_align.tasks.generators import filler
+
+EXTRA_IDS = 10
+
+
+@pytest.fixture(scope='module')
+def texts():
+  sentences = filler.sentences(np.random.default_rng(0))
+  return [f'{next(sentences)} It has 48213 ﬁne words.' for _ in range(600)]
+
+
+@pytest.fixture(scope='module')
+def model_proto(texts):
+  return vocabulary_lib.train_sentencepiece(
+    texts, 400 + EXTRA_IDS, extra_ids=EXTRA_IDS, byte_fallback=False
+  )
+
+
+@pytest.fixture(scope='module')
+def vocabulary(model_proto):
+  return vocabulary_lib.SentencePieceVocabulary(model_proto)
+
+
+def tokenizer_json(model_proto):
+  """Writes a model as Hugging Face does."""
+  model = sentencepiece_model_pb2.ModelProto.FromString(model_proto)
+  # Hugging Face names a sentinel without the space before it.
+  pieces = [
+    [p.piece.removeprefix('▁') if 'extra_id' in p.piece else p.piece, p.score]
+    for p in model.pieces
+  ]
+  charsmap = base64.b64encode(model.normalizer_spec.precompiled_charsmap)
+  return {
+    'version': '1.0',
+    'truncation': None,
+    'padding': None,
+    'added_tokens': [
+      {
+        'id': i,
+        'content': piece,
+        'single_word': False,
+        'lstrip': False,
+        'rstrip': False,
+        'normalized': False,
+        'special': True,
+      }
+      for i, (piece, _) in enumerate(pieces)
+      if i < 3 or 'extra_id' in piece
+    ],
+    'normalizer': {
+      'type': 'Sequence',
+      'normalizers': [
+        {'type': 'Precompiled', 'precompiled_charsmap': charsmap.decode()},
+        {'type': 'Strip', 'strip_left': False, 'strip_right': True},
+        {'type': 'Replace', 'pattern': {'Regex': ' {2,}'}, 'content': '▁'},
+      ],
+    },
+    'pre_tokenizer': {
+      'type': 'Metaspace',
+      'replacement': '▁',
+      'prepend_scheme': 'always',
+      'split': True,
+    },
+    'post_processor': None,
+    'decoder': {
+      'type': 'Metaspace',
+      'replacement': '▁',
+      'prepend_scheme': 'always',
+      'split': True,
+    },
+    'model': {
+      'type': 'Unigram',
+      'unk_id': 2,
+      'vocab': pieces,
+      'byte_fallback': False,
+    },
+  }
+
+
+def test_special_ids_and_sentinels(vocabulary):
+  size = vocabulary.vocab_size
+  assert vocabulary.extra_ids == EXTRA_IDS
+  assert vocabulary.encode('<extra_id_0>') == [size - 1]
+  assert vocabulary.encode('<extra_id_9>') == [size - EXTRA_IDS]
+  assert (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id) == (0, 1, 2)
+
+
+def test_training_is_deterministic_and_splits_digits(
+  texts, model_proto, vocabulary
+):
+  assert model_proto == vocabulary_lib.train_sentencepiece(
+    texts, 400 + EXTRA_IDS, extra_ids=EXTRA_IDS, byte_fallback=False
+  )
+  digits = vocabulary.encode('48213')
+  assert [vocabulary.decode([i]) for i in digits if vocabulary.decode([i])] == [
+    *'48213'
+  ]
+
+
+def test_byte_fallback_loses_nothing(texts):
+  vocabulary = vocabulary_lib.SentencePieceVocabulary(
+    vocabulary_lib.train_sentencepiece(texts, 700)
+  )
+  assert vocabulary.extra_ids == vocabulary_lib.T5_EXTRA_IDS
+  assert vocabulary.vocab_size <= 700
+  assert vocabulary.lost_characters('{é~<\\') == ''
+  assert vocabulary.decode(vocabulary.encode('a {é} <b')) == 'a {é} <b'
+
+
+def test_decode_stops_at_eos_and_never_shows_an_unknown(vocabulary):
+  ids = vocabulary.encode('The old house.')
+  assert vocabulary.decode([0, *ids, 1, *ids]) == 'The old house.'
+  assert vocabulary.decode([2, *ids, 2]) == 'The old house.'
+  assert vocabulary.decode([*ids, vocabulary.vocab_size + 5]) == (
+    'The old house.'
+  )
+  assert vocabulary.decode([]) == ''
+
+
+def test_lost_characters_are_named_once_in_order(vocabulary):
+  assert vocabulary.lost_characters('a <{~} b\n<é') == '<{~}é'
+
+
+def test_sentinels_of_the_model_are_not_added_twice(model_proto):
+  own = vocabulary_lib.SentencePieceVocabulary(model_proto, extra_ids=100)
+  base = sentencepiece_model_pb2.ModelProto.FromString(model_proto)
+  del base.pieces[-EXTRA_IDS:]
+  added = vocabulary_lib.SentencePieceVocabulary(
+    base.SerializeToString(), extra_ids=EXTRA_IDS
+  )
+  assert own.vocab_size == added.vocab_size
+  assert own.hash == added.hash
+  fewer = vocabulary_lib.SentencePieceVocabulary(base.SerializeToString(), 3)
+  assert fewer.hash != own.hash
+
+
+def test_tokenizer_json_gives_the_ids_of_the_model_and_of_hugging_face(
+  tmp_path, model_proto, vocabulary, texts
+):
+  path = tmp_path / 'tokenizer.json'
+  path.write_text(json.dumps(tokenizer_json(model_proto)))
+  loaded = vocabulary_lib.load_vocabulary(tmp_path)
+  peer = tokenizers.Tokenizer.from_file(str(path))
+  assert loaded.vocab_size == vocabulary.vocab_size
+  assert loaded.extra_ids == EXTRA_IDS
+  for text in (*texts[:50], 'a  b\tc\nd <extra_id_0>', 'Ａ ① ﬁ é'):
+    assert loaded.encode(text) == vocabulary.encode(text)
+  # A text with a sentinel is left out: Hugging Face keeps the space before it.
+  for text in (*texts[:50], 'Ａ ① ﬁ é'):
+    assert loaded.encode(text) == peer.encode(text).ids
+
+
+def test_tokens_added_behind_the_vocabulary_continue_its_ids(model_proto):
+  content = tokenizer_json(model_proto)
+  content['model']['vocab'] = content['model']['vocab'][:-EXTRA_IDS]
+  proto = vocabulary_lib.convert_tokenizer_json(content)
+  assert vocabulary_lib.SentencePieceVocabulary(proto).extra_ids == EXTRA_IDS
+
+
+@pytest.mark.parametrize(
+  ('change', 'complaint'),
+  [
+    ({'model': {'type': 'BPE'}}, 'type BPE'),
+    ({'model': None}, 'type None'),
+    ({'normalizer': {'type': 'Lowercase'}}, 'Lowercase'),
+    ({'pre_tokenizer': {'type': 'ByteLevel'}}, 'ByteLevel'),
+  ],
+)
+def test_other_tokenizers_are_refused(tmp_path, model_proto, change, complaint):
+  path = tmp_path / 'tokenizer.json'
+  path.write_text(json.dumps({**tokenizer_json(model_proto), **change}))
+  with pytest.raises(ValueError, match=f'tokenizer.json: .*{complaint}'):
+    vocabulary_lib.load_vocabulary(path)
+
+
+def test_folders(tmp_path, model_proto, vocabulary):
+  assert vocabulary_lib.load_vocabulary(tmp_path) is None
+  (tmp_path / 'tokenizer_config.json').write_text(
+    json.dumps({'tokenizer_class': 'ByT5Tokenizer', 'extra_ids': 5})
+  )
+  loaded = vocabulary_lib.load_vocabulary(tmp_path)
+  assert isinstance(loaded, vocabulary_lib.ByteVocabulary)
+  assert loaded.vocab_size == 3 + 256 + 5
+  (tmp_path / 'spiece.model').write_bytes(model_proto)
+  for path in (tmp_path, str(tmp_path / 'spiece.model')):
+    assert vocabulary_lib.load_vocabulary(path).hash == vocabulary.hash
+
+
+def test_unreadable_files_are_named(tmp_path, model_proto):
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    vocabulary_lib.load_vocabulary(tmp_path / 'nowhere')
+  model = tmp_path / 'spiece.model'
+  for content in (b'', b'not a model', model_proto[: len(model_proto) // 2]):
+    model.write_bytes(content)
+    with pytest.raises(ValueError, match='spiece.model: '):
+      vocabulary_lib.load_vocabulary(tmp_path)
+  (tmp_path / 'tokenizer_config.json').write_text('{')
+  with pytest.raises(ValueError, match='tokenizer_config.json: not JSON'):
+    vocabulary_lib.load_vocabulary(tmp_path)
+
+
+def test_a_model_with_other_special_ids_is_refused(model_proto):
+  model = sentencepiece_model_pb2.ModelProto.FromString(model_proto)
+  model.trainer_spec.pad_piece = '</s>'
+  model.trainer_spec.eos_piece = '<pad>'
+  with pytest.raises(ValueError, match=r'\(1, 0, 2\)'):
+    vocabulary_lib.SentencePieceVocabulary(model.SerializeToString())
+
+
+def test_bytes():
+  vocabulary = vocabulary_lib.ByteVocabulary()
+  assert vocabulary.vocab_size == 384
+  assert vocabulary.encode('aé') == [97 + 3, 0xC3 + 3, 0xA9 + 3]
+  # EOS ends it; padding, unknown, sentinels and half characters leave nothing.
+  ids = [0, 100, 2, 0xC3 + 3, 0xA9 + 3, 383, 0xC3 + 3, 1, 100]
+  assert vocabulary.decode(ids) == 'aé'
+  assert vocabulary.lost_characters('a{\n') == ''
+  assert vocabulary.hash != vocabulary_lib.ByteVocabulary(100).hash
+
+
+def test_seqio_has_the_same_ids(tmp_path, monkeypatch, vocabulary, texts):
+  pytest.importorskip('seqio')
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  for ours in (vocabulary, vocabulary_lib.ByteVocabulary()):
+    theirs = ours.to_seqio()
+    assert theirs.vocab_size == ours.vocab_size
+    assert theirs.extra_ids == ours.extra_ids
+    for text in (*texts[:20], 'x <{'):
+      assert list(theirs.encode(text)) == ours.encode(text)
+      assert theirs.encode_tf(text).numpy().tolist() == ours.encode(text)
