@@ -1,0 +1,124 @@
+"""LongEval's line files: the layout, and every way a file can be wrong."""
+
+import json
+import os
+
+import pytest
+
+from t5_align.tasks import generators
+
+
+def encode(text):
+  raise AssertionError('published prompts are not encoded')
+
+
+def row(key='torpid-kid', value=2416, **changes):
+  content = {
+    'random_idx': [key, 1],
+    'expected_number': value,
+    'num_lines': 3,
+    'correct_line': f'line {key}: REGISTER_CONTENT is <{value}>\n',
+    'prompt': f'Record of {key}.\nline {key}: <{value}>\nWhat is it? ',
+    **changes,
+  }
+  return {k: v for k, v in content.items() if v is not None}
+
+
+def write(folder, rows, name='3_lines.jsonl'):
+  folder.mkdir(parents=True, exist_ok=True)
+  path = folder / name
+  lines = [json.dumps(r) if isinstance(r, dict) else r for r in rows]
+  lines = [r.encode() if isinstance(r, str) else r for r in lines]
+  path.write_bytes(b'\n'.join(lines))
+  return path
+
+
+def read(path, **options):
+  task = generators.get_task('line_retrieval_3')
+  return list(task.samples(encode, data=path, **options))
+
+
+def test_rows_become_samples(tmp_path):
+  path = write(tmp_path, [row(), row('red-ox', 7)])
+  first, second = read(path)
+  assert first == generators.Sample(
+    id='line_retrieval_3-file-000000',
+    prompt=row()['prompt'],
+    target='torpid-kid: 2416',
+    answers=('2416',),
+    depth=0.5,
+  )
+  assert second.id == 'line_retrieval_3-file-000001'
+  task = generators.get_task('line_retrieval_3')
+  assert task.score('The content in line torpid-kid is <2416>.', first) == 1
+  assert task.score('2416 (line 7)', first) == 0
+  assert read(path, limit=1) == [first]
+
+
+@pytest.mark.parametrize('inner', ['', 'testcases', 'lines', 'lines/testcases'])
+def test_any_folder_of_the_layout_will_do(tmp_path, inner):
+  write(tmp_path / inner, [row()])
+  assert len(read(tmp_path)) == 1
+
+
+def test_byte_order_mark_and_blank_lines_are_ignored(tmp_path):
+  path = write(
+    tmp_path,
+    [b'\xef\xbb\xbf' + json.dumps(row()).encode(), '', row('b', 1), ''],
+  )
+  assert len(read(path)) == 2
+
+
+@pytest.mark.parametrize(
+  ('rows', 'complaint'),
+  [
+    ([], '3_lines.jsonl: no rows'),
+    (['', ' '], '3_lines.jsonl: no rows'),
+    ([row(), '{"prompt": '], '3_lines.jsonl:2: not JSON'),
+    ([row(), b'\xff'], '3_lines.jsonl:2: not UTF-8'),
+    ([row(), '', '[' * 100_000], '3_lines.jsonl:3: '),
+    (['"text"'], ':1: got a str; wanted an object'),
+    ([row(), row()], ':2: the same prompt as line 1'),
+    ([row(prompt=None)], ":1: field 'prompt' is missing"),
+    ([row(expected_number=None)], "field 'expected_number' is missing"),
+    ([row(num_lines=None)], "field 'num_lines' is missing"),
+    ([row(random_idx=None)], "field 'random_idx' is missing"),
+    ([row(expected_number='2416')], "'expected_number' is '2416'; wanted int"),
+    ([row(expected_number=True)], "'expected_number' is 'True'; wanted int"),
+    ([row(prompt=' ')], "'prompt' is empty"),
+    ([row(num_lines=4)], "'num_lines' is 4; the task asks for 3"),
+    ([row(random_idx=['a'])], "'random_idx' is"),
+    ([row(random_idx=['a', 3])], 'line from 0 to 2'),
+    ([row(random_idx=[1, 'a'])], "'random_idx' is"),
+  ],
+)
+def test_faults_have_file_and_line(tmp_path, rows, complaint):
+  path = write(tmp_path, rows)
+  with pytest.raises(ValueError, match=complaint):
+    read(path)
+
+
+def test_a_row_without_end_is_refused(tmp_path, monkeypatch):
+  from t5_align.tasks.generators import longeval
+
+  monkeypatch.setattr(longeval, 'MAX_ROW_BYTES', 1000)
+  path = write(tmp_path, [row(), 'x' * 2000])
+  with pytest.raises(ValueError, match=':2: row of more than 1000 bytes'):
+    read(path)
+
+
+def test_a_missing_file_says_where_it_was_looked_for(tmp_path):
+  with pytest.raises(FileNotFoundError, match='testcases') as error:
+    read(tmp_path)
+  assert os.path.join(tmp_path, 'lines', '3_lines.jsonl') in str(error.value)
+
+
+def test_published_prompts_take_no_template(tmp_path):
+  with pytest.raises(ValueError, match='own prompts'):
+    read(write(tmp_path, [row()]), template='plain')
+
+
+def test_sizes_in_tokens_are_not_published(tmp_path):
+  task = generators.get_task('line_retrieval_tokens_2048')
+  with pytest.raises(ValueError, match='always generated'):
+    task.samples(encode, data=tmp_path)
