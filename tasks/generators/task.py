@@ -15,7 +15,10 @@ Synopsis:
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import difflib
+import functools
+import importlib
 import os
+import pkgutil
 import re
 import zlib
 
@@ -202,12 +205,18 @@ class TaskDefinition:
     return getattr(metrics, self.metric)(prediction, sample.answers[0])
 
 
+@functools.cache
 def _families() -> dict[str, Family]:
-  """Returns every family by name."""
-  # Families import this module for Sample, hence the import here.
-  from t5_align.tasks.generators import line_retrieval, passkey
-
-  return {f.name: f for f in (passkey.FAMILY, line_retrieval.FAMILY)}
+  """Returns every family by name: the `FAMILY` of each module beside this."""
+  package = 't5_align.tasks.generators'
+  modules = [
+    importlib.import_module(f'{package}.{module.name}')
+    for module in pkgutil.iter_modules(
+      importlib.import_module(package).__path__
+    )
+  ]
+  found = [module.FAMILY for module in modules if hasattr(module, 'FAMILY')]
+  return {family.name: family for family in found}
 
 
 def list_families() -> list[str]:

@@ -1,0 +1,165 @@
+"""The tasks under seqio: ids, registry, and its own Evaluator."""
+
+import re
+
+import numpy as np
+import pytest
+
+from t5_align import tasks
+from t5_align import vocabulary as vocabulary_lib
+from t5_align.tasks import generators
+from t5_align.tasks.generators import filler
+
+seqio = pytest.importorskip('seqio')
+tf = pytest.importorskip('tensorflow')
+
+from t5_align.tasks import registration  # noqa: E402 - needs seqio
+
+NAMES = ['passkey_200', 'line_retrieval_5', 'line_retrieval_tokens_90']
+LENGTHS = {'inputs': 256, 'targets': 32}
+
+
+@pytest.fixture(scope='module')
+def vocabulary():
+  sentences = filler.sentences(np.random.default_rng(0))
+  texts = [f'{next(sentences)} The pass key is 48213.' for _ in range(400)]
+  return vocabulary_lib.SentencePieceVocabulary(
+    vocabulary_lib.train_sentencepiece(texts, 700)
+  )
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  monkeypatch.setattr(registration, '_registered', {})
+  yield
+  seqio.TaskRegistry.reset()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_inputs_have_our_ids(vocabulary, name):
+  assert tasks.register(vocabulary, [name], num_samples=4) == [name]
+  dataset = seqio.get_mixture_or_task(name).get_dataset(
+    LENGTHS, split='test', shuffle=False
+  )
+  samples = list(generators.get_task(name).samples(vocabulary.encode, limit=4))
+  examples = list(dataset.as_numpy_iterator())
+  assert len(examples) == 4
+  for example, sample in zip(examples, samples, strict=True):
+    assert example['id'].decode() == sample.id
+    assert example['inputs'].tolist() == [*vocabulary.encode(sample.prompt), 1]
+    assert example['targets'].tolist() == [*vocabulary.encode(sample.target), 1]
+
+
+def test_bytes_and_splits():
+  vocabulary = vocabulary_lib.ByteVocabulary()
+  tasks.register(vocabulary, ['passkey_100'], num_samples=3)
+  task = seqio.get_mixture_or_task('passkey_100')
+  prompts = {
+    example['inputs_pretokenized']
+    for split in ('train', 'validation', 'test')
+    for example in task.get_dataset(None, split=split).as_numpy_iterator()
+  }
+  assert len(prompts) == 9
+  assert all(len(prompt) < 100 for prompt in prompts)
+
+
+def test_asking_twice_does_nothing_and_another_vocabulary_replaces(vocabulary):
+  name = NAMES[0]
+  tasks.register(vocabulary, [name])
+  first = seqio.TaskRegistry.get(name)
+  tasks.register(vocabulary, [name])
+  tasks.register(vocabulary.to_seqio(), [name])
+  assert seqio.TaskRegistry.get(name) is first
+  tasks.register(vocabulary_lib.ByteVocabulary(), [name])
+  second = seqio.TaskRegistry.get(name)
+  assert second is not first
+  assert isinstance(
+    second.output_features['inputs'].vocabulary, seqio.ByteVocabulary
+  )
+
+
+def test_all_typical_sizes_are_registered_at_once():
+  names = tasks.register(vocabulary_lib.ByteVocabulary())
+  assert names == generators.list_tasks()
+  assert set(names) <= set(seqio.TaskRegistry.names())
+
+
+def test_faults_are_found_before_anything_is_registered(tmp_path):
+  vocabulary = vocabulary_lib.ByteVocabulary()
+  with pytest.raises(ValueError, match="Did you mean 'passkey_64'"):
+    tasks.register(vocabulary, ['passkey_64', 'paskey_64'])
+  with pytest.raises(ValueError, match='neither a file'):
+    tasks.register(vocabulary, ['passkey_64'], template='none such')
+  assert not seqio.TaskRegistry.names()
+
+
+def test_somebody_elses_task_is_not_replaced():
+  vocabulary = vocabulary_lib.ByteVocabulary()
+  tasks.register(vocabulary, ['passkey_64'])
+  registration._registered.clear()
+  with pytest.raises(ValueError, match="already has a task 'passkey_64'"):
+    tasks.register(vocabulary, ['passkey_64'])
+
+
+@pytest.mark.parametrize(
+  ('lengths', 'feature'),
+  # Of 20 prompts of up to 100 bytes some pass 50; five digits and EOS are 6.
+  [
+    ({'inputs': 50, 'targets': 32}, 'inputs'),
+    ({'inputs': 100, 'targets': 5}, 'targets'),
+  ],
+)
+def test_nothing_is_cut_in_silence(lengths, feature):
+  vocabulary = vocabulary_lib.ByteVocabulary()
+  tasks.register(vocabulary, ['passkey_100'], num_samples=20)
+  task = seqio.get_mixture_or_task('passkey_100')
+  with pytest.raises(
+    tf.errors.InvalidArgumentError, match=f'passkey_100: {feature} are longer'
+  ):
+    list(task.get_dataset(lengths, split='test').as_numpy_iterator())
+
+
+def read(prompt):
+  """Answers half of the samples: those with an even key."""
+  key = re.search(r'pass key is (\d+)', prompt)[1]
+  return f' {key} ⁇' if int(key) % 2 == 0 else 'I do not know'
+
+
+def test_seqios_own_evaluator_scores_as_ours(vocabulary):
+  name = 'passkey_200'
+  tasks.register(vocabulary, [name], num_samples=10)
+  theirs = vocabulary.to_seqio()
+
+  def predict(dataset, model_feature_shapes=None):
+    del model_feature_shapes
+    answers = []
+    for i, example in dataset.as_numpy_iterator():
+      prompt = theirs.decode(example['encoder_input_tokens'].tolist())
+      ids = [*theirs.encode(read(prompt)), 1]
+      answers.append((int(i), np.pad(ids, (0, 32 - len(ids)))))
+    return answers
+
+  evaluator = seqio.Evaluator(
+    name,
+    feature_converter=seqio.EncDecFeatureConverter(pack=False),
+    eval_split='test',
+    sequence_length=LENGTHS,
+  )
+  metrics, _ = evaluator.evaluate(
+    compute_metrics=True, step=0, predict_fn=predict, score_fn=None
+  )
+  results = metrics.result()[name]
+  definition = generators.get_task(name)
+  samples = list(definition.samples(vocabulary.encode, limit=10))
+  expected = np.mean([definition.score(read(s.prompt), s) for s in samples])
+  assert 0 < expected < 1
+  assert results['passkey_match'] == pytest.approx(expected)
+  assert results['passkey_match_ci95_low'] < expected
+  assert results['passkey_match_stderr'] > 0
+
+
+def test_postprocessing_drops_unknown_marks():
+  assert registration.postprocess(' 12 ⁇ 345') == ' 12  345'
+  example = {'answers': np.array([b'12'], object)}
+  assert registration.postprocess('', example, is_target=True) == ('12',)
