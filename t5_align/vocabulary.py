@@ -29,6 +29,7 @@ import os
 import pathlib
 import re
 import tempfile
+from typing import Any
 
 from google.protobuf import message
 import sentencepiece
@@ -39,8 +40,10 @@ T5_EXTRA_IDS = 100
 BYT5_EXTRA_IDS = 125
 _NUM_SPECIAL = 3
 
-_PIECE = sentencepiece_model_pb2.ModelProto.SentencePiece
-_ModelProto = sentencepiece_model_pb2.ModelProto
+# protobuf makes the classes of a file when it is imported, unseen by pyright.
+_messages: Any = sentencepiece_model_pb2
+_ModelProto = _messages.ModelProto
+_PIECE = _ModelProto.SentencePiece
 
 
 class Vocabulary(abc.ABC):
@@ -69,7 +72,7 @@ class Vocabulary(abc.ABC):
     """Returns the text before the first EOS, without padding and unknowns."""
 
   @abc.abstractmethod
-  def to_seqio(self):
+  def to_seqio(self) -> Any:
     """Returns seqio's vocabulary with the same ids (imports TensorFlow)."""
 
   def lost_characters(self, text: str) -> str:
@@ -152,7 +155,7 @@ class SentencePieceVocabulary(Vocabulary):
   def decode(self, ids: Sequence[int]) -> str:
     return self._processor.DecodeIds(self._meaningful(ids))
 
-  def to_seqio(self):
+  def to_seqio(self) -> Any:
     import seqio  # takes seconds, and TensorFlow with it
 
     return seqio.SentencePieceVocabulary(
@@ -195,7 +198,7 @@ class ByteVocabulary(Vocabulary):
     kept = (i - _NUM_SPECIAL for i in self._meaningful(ids))
     return bytes(i for i in kept if i < 256).decode(errors='ignore')
 
-  def to_seqio(self):
+  def to_seqio(self) -> Any:
     import seqio  # takes seconds, and TensorFlow with it
 
     return seqio.ByteVocabulary(extra_ids=self.extra_ids)
@@ -305,7 +308,7 @@ def convert_tokenizer_json(tokenizer: dict) -> bytes:
 def _set_specs(model, byte_fallback: bool) -> None:
   """Sets what T5's own models have."""
   trainer = model.trainer_spec
-  trainer.model_type = sentencepiece_model_pb2.TrainerSpec.UNIGRAM
+  trainer.model_type = _messages.TrainerSpec.UNIGRAM
   trainer.vocab_size = len(model.pieces)
   trainer.pad_id, trainer.eos_id, trainer.unk_id, trainer.bos_id = 0, 1, 2, -1
   trainer.pad_piece, trainer.eos_piece, trainer.unk_piece = (

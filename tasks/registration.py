@@ -15,7 +15,9 @@ Synopsis:
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
 import os
+from typing import Any
 
 import seqio
 import tensorflow as tf
@@ -56,17 +58,25 @@ def register(
   Raises:
     ValueError: unknown task or template, or a name that is already taken.
   """
-  if isinstance(vocabulary, vocabulary_lib.Vocabulary):
-    vocabulary = vocabulary.to_seqio()
+  # TensorFlow only reads data here, and would take all of a GPU's memory. It
+  # refuses once it runs; then whoever started it has decided.
+  with contextlib.suppress(RuntimeError):
+    tf.config.set_visible_devices([], 'GPU')
+  own = isinstance(vocabulary, vocabulary_lib.Vocabulary)
+  theirs: seqio.Vocabulary = vocabulary.to_seqio() if own else vocabulary
   definitions = [
     task_lib.get_task(name)
     for name in (task_lib.list_tasks() if names is None else names)
   ]
-  options = {'seed': seed, 'limit': num_samples}
-  options |= {'template': template, 'data': data}
+  options: dict[str, Any] = {
+    'seed': seed,
+    'limit': num_samples,
+    'template': template,
+    'data': data,
+  }
   for definition in definitions:
     name = definition.name
-    arguments = (vocabulary, *options.values())
+    arguments = (theirs, *options.values())
     taken = name in seqio.TaskRegistry.names()
     if taken and _registered.get(name) == arguments:
       continue
@@ -77,17 +87,22 @@ def register(
       )
     # Asking for samples checks the options; none is made before the first is
     # taken.
-    definition.samples(vocabulary.encode, **options)
+    definition.samples(_encode(theirs), **options)
     seqio.TaskRegistry.remove(name)
-    _add(definition, vocabulary, options)
+    _add(definition, theirs, options)
     _registered[name] = arguments
   return [definition.name for definition in definitions]
+
+
+def _encode(vocabulary: seqio.Vocabulary) -> task_lib.Encode:
+  """Returns text to ids, as a list."""
+  return lambda text: list(vocabulary.encode(text))
 
 
 def _add(
   definition: task_lib.TaskDefinition,
   vocabulary: seqio.Vocabulary,
-  options: Mapping,
+  options: dict[str, Any],
 ) -> None:
   """Adds one task to seqio's registry."""
   feature = seqio.Feature(vocabulary=vocabulary, add_eos=True)
@@ -108,13 +123,13 @@ def _add(
 def _source(
   definition: task_lib.TaskDefinition,
   vocabulary: seqio.Vocabulary,
-  options: Mapping,
-) -> seqio.FunctionDataSource:
+  options: dict[str, Any],
+) -> Any:  # seqio's own sources don't fit its type of a source
   """Returns the samples as a seqio source."""
 
   def examples(split: str):
     samples = definition.samples(
-      vocabulary.encode, split=_SPLITS[split], **options
+      _encode(vocabulary), split=_SPLITS[split], **options
     )
     for sample in samples:
       yield {
