@@ -47,17 +47,17 @@ class _Row(NamedTuple):
 
 
 def attend_chunked(
-    query: Float[Array, 'B T N H'],
-    key: Float[Array, 'B S N H'],
-    value: Float[Array, 'B S N H'],
-    *,
-    bias_table: Float[Array, 'N K'] | None,
-    bidirectional: bool,
-    max_distance: int,
-    mask: AttentionMask,
-    temperature: Float[Array, 'b n t 1'],
-    query_offset: Int[Array, ''] | int = 0,
-    with_moments: bool = True,
+  query: Float[Array, 'B T N H'],
+  key: Float[Array, 'B S N H'],
+  value: Float[Array, 'B S N H'],
+  *,
+  bias_table: Float[Array, 'N K'] | None,
+  bidirectional: bool,
+  max_distance: int,
+  mask: AttentionMask,
+  temperature: Float[Array, 'b n t 1'],
+  query_offset: Int[Array, ''] | int = 0,
+  with_moments: bool = True,
 ) -> tuple[Float[Array, 'B T N H'], SoftmaxStatistics]:
   """Attend; arguments as in `attend`, temperature already [B, N, T, 1]."""
   T, S = query.shape[1], key.shape[1]
@@ -66,7 +66,7 @@ def attend_chunked(
   band = None
   if bias_table is not None:
     band = position_bias.bias_band(
-        bias_table, bidirectional=bidirectional, max_distance=max_distance
+      bias_table, bidirectional=bidirectional, max_distance=max_distance
     )
   # [B, L, N, H] -> [blocks, B, N, block, H]
   query_blocks = _split(query.swapaxes(1, 2), num_q, block_q)
@@ -79,22 +79,23 @@ def attend_chunked(
 
   def logits_of(query_block, key_block, temperature, i, j):
     logits = jnp.einsum(
-        'BNTH,BNSH->BNTS',
-        query_block,
-        key_block,
-        preferred_element_type=jnp.float32,
+      'BNTH,BNSH->BNTS',
+      query_block,
+      key_block,
+      preferred_element_type=jnp.float32,
     )
     if band is not None:
-      logits += position_bias.toeplitz_block(
-          band, i * block_q + query_offset, j * block_k, block_q, block_k
+      bias = position_bias.toeplitz_block(
+        band, i * block_q + query_offset, j * block_k, block_q, block_k
       )
+      logits += bias[None]
     return logits / temperature
 
   def visible_in(i, j):
     rows = i * block_q + jnp.arange(block_q)
     keys = j * block_k + jnp.arange(block_k)
     visible = mask.block(rows + query_offset, keys, query_rows=rows)
-    return visible & (keys < S)
+    return visible & (keys < S)[None, None, None]
 
   def attend_rows(block):
     i, query_block, temperature = block
@@ -126,22 +127,22 @@ def _update(row, logits, visible, value_block, with_moments):
   rescale = jnp.exp(row.maximum - shift)
   weights = jnp.exp(masked - shift[..., None])
   weighted_value = jnp.einsum(
-      'BNTS,BNSH->BNTH',
-      weights.astype(value_block.dtype),
-      value_block,
-      preferred_element_type=jnp.float32,
+    'BNTS,BNSH->BNTH',
+    weights.astype(value_block.dtype),
+    value_block,
+    preferred_element_type=jnp.float32,
   )
   row = row._replace(
-      maximum=maximum,
-      denominator=row.denominator * rescale + jnp.sum(weights, axis=-1),
-      weighted_value=row.weighted_value * rescale[..., None] + weighted_value,
+    maximum=maximum,
+    denominator=row.denominator * rescale + jnp.sum(weights, axis=-1),
+    weighted_value=row.weighted_value * rescale[..., None] + weighted_value,
   )
   if not with_moments:
     return row
   logits = jnp.where(visible, logits, 0.0)
   weighted_logit = jnp.einsum('BNTS,BNTS->BNT', weights, logits)
   return _merge_moments(row, logits, visible)._replace(
-      weighted_logit=row.weighted_logit * rescale + weighted_logit
+    weighted_logit=row.weighted_logit * rescale + weighted_logit
   )
 
 
@@ -154,24 +155,24 @@ def _merge_moments(row, logits, visible):
   step = mean - row.logit_mean
   share = num_keys / jnp.maximum(count, 1.0)
   return row._replace(
-      count=count,
-      logit_mean=row.logit_mean + step * share,
-      logit_deviation=row.logit_deviation
-      + jnp.sum(deviation**2, axis=-1)
-      + step**2 * row.count * share,
+    count=count,
+    logit_mean=row.logit_mean + step * share,
+    logit_deviation=row.logit_deviation
+    + jnp.sum(deviation**2, axis=-1)
+    + step**2 * row.count * share,
   )
 
 
 def _empty_row(shape):
   zeros = jnp.zeros(shape[:-1], jnp.float32)
   return _Row(
-      maximum=jnp.full(shape[:-1], -jnp.inf, jnp.float32),
-      denominator=zeros,
-      weighted_value=jnp.zeros(shape, jnp.float32),
-      weighted_logit=zeros,
-      count=zeros,
-      logit_mean=zeros,
-      logit_deviation=zeros,
+    maximum=jnp.full(shape[:-1], -jnp.inf, jnp.float32),
+    denominator=zeros,
+    weighted_value=jnp.zeros(shape, jnp.float32),
+    weighted_logit=zeros,
+    count=zeros,
+    logit_mean=zeros,
+    logit_deviation=zeros,
   )
 
 
@@ -180,11 +181,11 @@ def _finish(row, dtype):
   denominator = jnp.where(row.denominator == 0, 1.0, row.denominator)
   out = row.weighted_value / denominator[..., None]
   statistics = SoftmaxStatistics(
-      maximum=jnp.where(jnp.isfinite(row.maximum), row.maximum, 0.0),
-      denominator=row.denominator,
-      expected_logit=row.weighted_logit / denominator,
-      logit_mean=row.logit_mean,
-      logit_variance=row.logit_deviation / jnp.maximum(row.count, 1.0),
+    maximum=jnp.where(jnp.isfinite(row.maximum), row.maximum, 0.0),
+    denominator=row.denominator,
+    expected_logit=row.weighted_logit / denominator,
+    logit_mean=row.logit_mean,
+    logit_variance=row.logit_deviation / jnp.maximum(row.count, 1.0),
   )
   return out.astype(dtype), statistics
 
