@@ -13,6 +13,7 @@ import re
 
 from etils import epath
 import huggingface_hub
+from huggingface_hub import constants
 from huggingface_hub import errors as hub_errors
 
 from t5_align.checkpoints import stored as stored_lib
@@ -50,13 +51,13 @@ def find_folder(
     raise stored_lib.CheckpointError(
       f'{name}: no such folder here, and the hub cannot give'
       f' {name!r}, revision {revision or "main"}: {_reason(error)}. Cache:'
-      f' {huggingface_hub.constants.HF_HUB_CACHE}.'
+      f' {constants.HF_HUB_CACHE}.'
     ) from error
   return epath.Path(folder)
 
 
 def _reason(error: Exception) -> str:
-  if huggingface_hub.constants.HF_HUB_OFFLINE:
+  if constants.HF_HUB_OFFLINE:
     return 'offline mode (HF_HUB_OFFLINE) and the cache does not hold it'
   if isinstance(error, hub_errors.RepositoryNotFoundError):
     return 'there is no such repository, or HF_TOKEN may not read it'

@@ -18,7 +18,6 @@ Synopsis:
 """
 
 from collections.abc import Mapping
-import difflib
 from typing import Any
 
 from t5_align import config as config_lib
@@ -130,11 +129,9 @@ def check_model_type(fields: Mapping[str, Any]) -> str | None:
   model_type = fields.get('model_type')
   if model_type is None or model_type in _MODEL_TYPES:
     return model_type
-  near = difflib.get_close_matches(str(model_type), _MODEL_TYPES, n=1)
   raise CheckpointError(
     f'config.json: model_type is {model_type!r}; read are'
-    f' {", ".join(_MODEL_TYPES)}'
-    + (f' (did you mean {near[0]}?).' if near else '.')
+    f' {", ".join(_MODEL_TYPES)}.'
   )
 
 

@@ -47,18 +47,20 @@ def read(folder: epath.Path) -> stored_lib.StoredCheckpoint:
       f'{folder}: params/ but no config.json: it was not written to the end.'
     )
   fields = safetensors_files.read_json(file)
-  if fields.get('version') != _VERSION or 'config' not in fields:
+  config = fields.get('config')
+  if fields.get('version') != _VERSION or not isinstance(config, dict):
     raise stored_lib.CheckpointError(
-      f'{file}: version {fields.get("version")!r}, wanted {_VERSION}.'
+      f'{file}: version {fields.get("version")!r}, wanted {_VERSION} and an'
+      ' object "config".'
     )
   arrays = zarr.open_tree(folder / 'params', prefix='')
-  files = [path for path in (folder / 'params').rglob('*') if path.is_file()]
+  files = stored_lib.files_below(folder / 'params')
   return stored_lib.StoredCheckpoint(
     FORMAT,
     folder,
     arrays,
     (file, *files),
-    _config_from_json(fields['config'], file),
+    _config_from_json(config, file),
   )
 
 
@@ -101,7 +103,13 @@ def _config_from_json(
         + (f' (did you mean {near[0]}?).' if near else '.')
       )
   try:
+    # JSON has lists for tuples.
+    activations = tuple(fields['mlp_activations'])
     temperatures = temperature.Temperatures.from_json(fields['temperatures'])
-    return config_lib.T5Config(**fields | {'temperatures': temperatures})
+    fields = fields | {
+      'mlp_activations': activations,
+      'temperatures': temperatures,
+    }
+    return config_lib.T5Config(**fields)
   except (TypeError, KeyError, ValueError) as error:
     raise stored_lib.CheckpointError(f'{file}: {error}') from error

@@ -119,4 +119,6 @@ def _size_report(file: epath.Path) -> str:
       declared = 8 + header_bytes + max(ends, default=0)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError):
       return f'the header is damaged; the file has {actual:,} bytes'
+  if declared == actual:
+    return f'the header contradicts itself; the file has {actual:,} bytes'
   return f'declares {declared:,} bytes, the file has {actual:,} bytes'

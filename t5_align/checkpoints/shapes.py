@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from t5_align import config as config_lib
-from t5_align import network, presets
+from t5_align import network, presets, temperature
 from t5_align.checkpoints import key_map
 from t5_align.checkpoints import stored as stored_lib
 
@@ -37,20 +37,39 @@ _STACKS = ('encoder', 'decoder')
 def expected_shapes(
   config: config_lib.T5Config, *, decoder_only: bool
 ) -> dict[str, tuple[int, ...]]:
-  """Returns path and shape of every parameter of the model, without memory."""
-  tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-  key = jax.eval_shape(lambda: jax.random.key(0))
+  """Returns path and shape of every parameter that the network would make.
+
+  The layers of a stack are alike, so one of each is traced.
+  """
+  one_layer = dataclasses.replace(
+    config,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    temperatures=temperature.Temperatures(),
+    # Some kernels cannot be traced on every machine; none has parameters.
+    attention='reference',
+  )
   if decoder_only:
-    module, inputs = network.DecoderOnlyTransformer(config), [tokens] * 2
+    module = network.DecoderOnlyTransformer(one_layer)
   else:
-    module, inputs = network.Transformer(config), [tokens] * 3
+    module = network.Transformer(one_layer)
+  tokens = [jax.ShapeDtypeStruct((1, 1), jnp.int32)] * (
+    2 if decoder_only else 3
+  )
   tree = jax.eval_shape(
-    lambda key, *inputs: module.init(key, *inputs, enable_dropout=False),
-    key,
-    *inputs,
+    lambda key, *tokens: module.init(key, *tokens, enable_dropout=False),
+    jax.eval_shape(lambda: jax.random.key(0)),
+    *tokens,
   )['params']
-  flat = flax.traverse_util.flatten_dict(tree, sep='/')
-  return {path: leaf.shape for path, leaf in flat.items()}
+  shapes = {}
+  for path, leaf in flax.traverse_util.flatten_dict(tree, sep='/').items():
+    stack, is_layer, rest = path.partition('/layers_0/')
+    if not is_layer:
+      shapes[path] = leaf.shape
+      continue
+    for i in range(getattr(config, f'num_{stack}_layers')):
+      shapes[f'{stack}/layers_{i}/{rest}'] = leaf.shape
+  return shapes
 
 
 def infer_config(shapes: Shapes, *, where: str) -> config_lib.T5Config:
@@ -161,7 +180,7 @@ def _preset_of(shapes: Shapes) -> str | None:
   """Returns the first preset whose parameters have exactly these shapes."""
   for name, preset in presets.PRESETS.items():
     config = preset.config
-    # Cheap test first: eval_shape of every preset would take a minute.
+    # Cheap test first: to trace every preset takes seconds.
     if shapes.get('token_embedder/embedding') == (
       config.vocab_size,
       config.emb_dim,

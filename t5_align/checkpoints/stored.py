@@ -105,6 +105,14 @@ class StoredCheckpoint:
   config: config_lib.T5Config | None = None
 
 
+def files_below(folder: epath.Path) -> list[epath.Path]:
+  """Lists the files of a folder and its subfolders, on gs:// too."""
+  files = []
+  for child in folder.iterdir():
+    files.extend(files_below(child) if child.is_dir() else [child])
+  return files
+
+
 def hash_files(folder: epath.Path, files: Iterable[epath.Path]) -> str:
   """Returns the sha256 of the files' contents and relative names."""
 

@@ -61,7 +61,7 @@ def read(folder: epath.Path) -> stored_lib.StoredCheckpoint:
   """
   if not (folder / _INDEX).is_file():
     arrays = zarr.open_tree(folder / 'state', prefix='target.')
-    files = [file for file in (folder / 'state').rglob('*') if file.is_file()]
+    files = stored_lib.files_below(folder / 'state')
     return stored_lib.StoredCheckpoint(
       FORMAT_ORBAX, folder, arrays, tuple(files)
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any
 
 import flax.traverse_util
@@ -36,6 +37,11 @@ VARIANTS = {
 }
 
 
+@functools.cache
+def _expected_shapes(config, decoder_only):
+  return shapes.expected_shapes(config, decoder_only=decoder_only)
+
+
 @pytest.fixture(params=VARIANTS.values(), ids=VARIANTS.keys())
 def config(request: pytest.FixtureRequest) -> T5Config:
   """Every variant in turn."""
@@ -54,7 +60,7 @@ def random_params() -> Callable[..., dict[str, Any]]:
 
   def make(config: T5Config, dtype='float32', decoder_only=False):
     generator = np.random.default_rng(0)
-    expected = shapes.expected_shapes(config, decoder_only=decoder_only)
+    expected = _expected_shapes(config, decoder_only)
     flat = {
       path: jnp.asarray(generator.standard_normal(shape), dtype)
       for path, shape in expected.items()

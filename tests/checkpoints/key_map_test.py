@@ -2,8 +2,7 @@
 
 import pytest
 
-from t5_align.checkpoints import key_map
-from t5_align.checkpoints import shapes
+from t5_align.checkpoints import key_map, shapes
 
 
 @pytest.mark.parametrize(
