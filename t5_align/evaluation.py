@@ -67,7 +67,7 @@ def parse_alignment(value: Any, model: Any) -> Alignment:
     NotImplementedError: an alignment that is not there yet.
   """
   if isinstance(value, Temperatures):
-    return _named_by_content('temperatures', value)
+    return _named_by_content('temperatures.json', value)
   text = str(value).strip()
   site = 'decoder' if model.checkpoint.decoder_only else 'encoder'
   if text == results.BASELINE:
@@ -131,7 +131,7 @@ def evaluate(
   """Evaluate every task under every alignment; write and return the results.
 
   Args:
-    model: what load_model returns.
+    model: a Model.
     tasks: what to ask.
     alignments: the temperatures to ask under.
     output_dir: gets results.json and samples/; may hold an earlier run of the

@@ -23,7 +23,6 @@ from t5_align import results
 from t5_align.tasks.generators import task as task_lib
 
 TRUNCATIONS = ('error', 'left', 'right', 'middle')
-_EOS = 1  # of every T5 vocabulary
 
 
 class PromptTooLongError(ValueError):
@@ -128,7 +127,7 @@ def prepare(
   """
   vocabulary = model.vocabulary
   samples, source = _samples(task, vocabulary.encode, settings)
-  ending = [] if model.checkpoint.decoder_only else [_EOS]
+  ending = [] if model.checkpoint.decoder_only else [vocabulary.eos_id]
   prompts = []
   for sample in samples:
     body = vocabulary.encode(sample.prompt)

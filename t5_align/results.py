@@ -30,7 +30,6 @@ import re
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 BASELINE = 'none'  # the alignment that the others are compared with
 _RESAMPLES = 10_000
@@ -158,6 +157,8 @@ def _is_binary(scores: np.ndarray) -> bool:
 
 
 def _wilson(scores: np.ndarray) -> tuple[float, float]:
+  from scipy import stats  # takes a second, which an early error need not wait
+
   test = stats.binomtest(int(scores.sum()), len(scores))
   interval = test.proportion_ci(confidence_level=0.95, method='wilson')
   return float(interval.low), float(interval.high)

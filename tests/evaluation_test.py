@@ -209,6 +209,8 @@ def test_truncation_is_counted(tmp_path, truncation):
 class Letters:
   """One token a letter."""
 
+  eos_id = 1
+
   def encode(self, text):
     return [ord(c) for c in text]
 

@@ -24,6 +24,7 @@ class ByteVocabulary:
   """UTF-8 bytes after three special ids."""
 
   hash = 'fake-bytes'
+  eos_id = 1
 
   def encode(self, text: str) -> list[int]:
     return [byte + 3 for byte in text.encode()]
