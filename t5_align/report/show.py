@@ -1,0 +1,58 @@
+"""Everything that a finished evaluation shows.
+
+Synopsis:
+
+    show('t5_align_results')     # prints the table; scores.png, report.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import os
+import pathlib
+from typing import Any
+
+from rich import console as rich_console
+
+from t5_align import results
+from t5_align.report import page, plot, table
+
+
+def show(output_dir: str | os.PathLike) -> None:
+  """Print the table of a folder's results; write its plot and its page.
+
+  Raises:
+    ResultsError: the folder holds no results.
+  """
+  output_dir = pathlib.Path(output_dir)
+  header, rows = results.read_results(output_dir)
+  if not rows:
+    raise results.ResultsError(
+      f'{output_dir}/results.json has no rows yet; finish the evaluation.'
+    )
+  plot_path = output_dir / 'scores.png'
+  plot.write_plot(header, rows, plot_path)
+  page_path = page.write_page(output_dir, header, rows, plot_path)
+
+  console = rich_console.Console()
+  console.print(*table.make_tables(rows))
+  console.print(f'{_device(header)}', highlight=False, soft_wrap=True)
+  for task, characters in header['lost_characters'].items():
+    if characters:
+      console.print(
+        f'{task}: the tokenizer cannot represent {characters!r} of its'
+        ' prompts; the model reads them without.',
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+      )
+  for path in (output_dir / 'results.json', plot_path, page_path):
+    console.print(f'{path}', highlight=False, markup=False, soft_wrap=True)
+
+
+def _device(header: Mapping[str, Any]) -> str:
+  device = header['device']
+  return (
+    f'{device["count"]} x {device["kind"]}, {header["dtype"]},'
+    f' shapes compiled: {header["compiled_shapes"]}'
+  )
