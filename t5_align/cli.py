@@ -1,0 +1,116 @@
+"""t5-align: the commands of the package.
+
+Each command is a module with a `main(argv, prog)` of its own, imported only
+when it is asked for, so that `t5-align --help` answers at once.
+
+Synopsis:
+
+    t5-align eval --model FOLDER --task passkey_4096 --alignment none,0.8
+    t5-align report t5_align_results
+    t5-align tasks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import difflib
+import importlib
+import sys
+
+from t5_align import command
+
+# Command -> what `t5-align --help` says of it.
+COMMANDS = {
+  'eval': 'evaluate a model on long inputs; without flags, the bundled one',
+  'report': 'show the results of an evaluation: table, plot, page',
+  'tasks': 'list the tasks',
+  'train': 'train a model',
+}
+LATER_COMMANDS = {
+  'calibrate': 'measure attention and choose temperatures',
+  'infer': 'generate from a file of prompts',
+  'convert': 'convert checkpoints',
+  'benchmark': 'time attention',
+}
+
+
+def help_text() -> str:
+  """Return what `t5-align --help` prints."""
+  lines = [f'  {name:<10}{text}' for name, text in COMMANDS.items()]
+  later = [
+    f'  {name:<10}{text} (not there yet)'
+    for name, text in LATER_COMMANDS.items()
+  ]
+  return '\n'.join(
+    [
+      'usage: t5-align COMMAND [FLAGS]',
+      '',
+      'T5 on inputs far longer than it was trained on.',
+      '',
+      *lines,
+      *later,
+      '',
+      'See t5-align COMMAND --help. `t5-align eval` alone shows what an',
+      'attention temperature does, with a model that comes with the package.',
+    ]
+  )
+
+
+def _tasks(argv: Sequence[str]) -> int:
+  parser = command.Parser(prog='t5-align tasks', description='List the tasks.')
+  parser.add_argument('--debug', action='store_true', help='show tracebacks')
+  parser.parse_args(argv)
+  generators = importlib.import_module('t5_align.tasks.generators')
+  for name in generators.list_families():
+    family = generators.get_family(name)
+    print(f'{name}: {family.description}')
+    for prefix, unit in family.units.items():
+      sizes = ', '.join(f'{n}' for n in family.typical_sizes[prefix])
+      print(f'  {prefix}_N, N {unit}, such as {sizes}')
+    print(f'  scored by {family.metric}')
+  return 0
+
+
+def _report(argv: Sequence[str]) -> int:
+  parser = command.Parser(
+    prog='t5-align report',
+    description='Print the table of an evaluation; write its plot and page.',
+  )
+  parser.add_argument('output_dir', help='output directory of t5-align eval')
+  parser.add_argument('--debug', action='store_true', help='show tracebacks')
+  arguments = parser.parse_args(argv)
+  report = importlib.import_module('t5_align.report')
+  report.show(arguments.output_dir)
+  return 0
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+  if not argv or argv[0] in ('-h', '--help', 'help'):
+    print(help_text())
+    return 0
+  name, rest = argv[0], argv[1:]
+  own: dict[str, Callable[[Sequence[str]], int]] = {
+    'tasks': _tasks,
+    'report': _report,
+  }
+  if name in own:
+    return own[name](rest)
+  if name in COMMANDS:
+    module = importlib.import_module(f't5_align.{name}')
+    return module.main(rest, f't5-align {name}')
+  if name in LATER_COMMANDS:
+    raise command.UsageError(f'{name} is not there yet.')
+  close = difflib.get_close_matches(name, [*COMMANDS, *LATER_COMMANDS], 1)
+  raise command.UsageError(
+    f'unknown command {name!r};'
+    + (f' did you mean {close[0]!r}?' if close else ' see t5-align --help.')
+  )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Run `t5-align`; return its exit code."""
+  return command.run(_dispatch, argv, 't5-align')
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,306 @@
+"""Evaluate a model: `t5-align eval`, or `python -m t5_align.eval`.
+
+One gin-bound function, `evaluate`. Short flags become bindings of the macros
+in runs/eval.gin, so both styles, mixed as one likes, end in the same call; and
+OUTPUT_DIR/config.gin, which is written beside the results, repeats any run.
+
+Synopsis:
+
+    t5-align eval                                    # the bundled model
+    t5-align eval --model FOLDER --task 'passkey_*' --alignment none,0.8
+    python -m t5_align.eval --gin_file=t5_align/gin_configs/runs/eval.gin \\
+        --gin.CHECKPOINT_PATH="'FOLDER'" --gin.BATCH_SIZE=4 \\
+        --gin.MIXTURE_OR_TASK_NAME="'line_retrieval_200'"
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+import fnmatch
+import importlib
+import pathlib
+import sys
+import tempfile
+from typing import Any
+
+import gin
+from rich import console as rich_console
+
+from t5_align import command, evaluation, inference, prompts, results
+from t5_align import model as model_lib
+from t5_align.checkpoints import CheckpointError
+from t5_align.tasks import generators
+from t5_align.temperature import Temperatures
+
+_RUN = 't5_align/gin_configs/runs/eval.gin'
+_BUNDLED = 't5_align/gin_configs/experiments/bundled.gin'
+_SOME_FAILED = 1
+
+# Short flag -> the macro or parameter that it binds.
+_BINDINGS = {
+  'model': 'CHECKPOINT_PATH',
+  'task': 'MIXTURE_OR_TASK_NAME',
+  'alignment': 'TEMPERATURES',
+  'output_dir': 'EVAL_OUTPUT_DIR',
+  'batch_size': 'BATCH_SIZE',
+  'max_input_tokens': 'TASK_FEATURE_LENGTHS',
+  **{
+    name: f'eval_script.evaluate.{name}'
+    for name in (
+      'limit',
+      'seed',
+      'truncation',
+      'template',
+      'data',
+      'dtype',
+      'revision',
+      'attention',
+    )
+  },
+}
+
+
+def evaluate(
+  tasks: str | Sequence[str],
+  checkpoint_path: str,
+  output_dir: str,
+  alignments: Any = None,
+  task_feature_lengths: Mapping[str, int | None] | None = None,
+  batch_size: int = 8,
+  config: Any = None,
+  dtype: str | None = None,
+  revision: str | None = None,
+  attention: str | None = None,
+  limit: int | None = None,
+  seed: int = 0,
+  split: str = 'test',
+  truncation: str = 'error',
+  template: str | None = None,
+  data: str | None = None,
+) -> list[dict[str, Any]]:
+  """Evaluate a checkpoint on tasks under alignments; report and return rows.
+
+  Args:
+    tasks: names or globs, in a sequence or separated by commas.
+    checkpoint_path: a folder, a hub id or 'bundled'.
+    output_dir: gets results.json, samples/, report.html and a plot; holds an
+      earlier run of the same configuration or nothing.
+    alignments: one or several of what parse_alignment takes. None: 'none', and
+      the model's own temperatures if it has any.
+    task_feature_lengths: 'inputs': the longest prompt in tokens, EOS included;
+      'targets': the longest answer. Left out: no limit, and the task's own.
+    batch_size: prompts generated together.
+    config: a T5Config or a preset's name, in place of the checkpoint's own.
+    dtype: of activations, 'float32' or 'bfloat16'; None for the device's best.
+    revision: of a hub id.
+    attention: implementation of attend(); None for the best that can.
+    limit: samples of each task; None for all of them.
+    seed: of the generated samples.
+    split: of the generated samples: 'train', 'dev' or 'test'.
+    truncation: of prompts over the limit: 'error', 'left', 'right', 'middle'.
+    template: name or JSON file of the prompts' wording; None for the task's.
+    data: file or folder of published samples; None to generate them.
+
+  Returns:
+    The rows of results.json, those of earlier runs in the folder included.
+  """
+  lengths = dict(task_feature_lengths or {})
+  settings = prompts.Settings(
+    batch_size=batch_size,
+    limit=limit,
+    seed=seed,
+    split=split,
+    max_input_tokens=lengths.pop('inputs', None),
+    max_new_tokens=lengths.pop('targets', None),
+    truncation=truncation,
+    template=template,
+    data=data,
+  )
+  if lengths:
+    raise ValueError(
+      f'task_feature_lengths has {", ".join(lengths)}; wanted inputs, targets.'
+    )
+  definitions = select_tasks(tasks)
+  _check_writable(output_dir)
+  model = _load(
+    checkpoint_path,
+    dtype=dtype,
+    attention=attention,
+    revision=revision,
+    config=config,
+    batch_size=batch_size,
+  )
+  if alignments is None:
+    own = [model.temperatures] * (model.temperatures != Temperatures())
+    alignments = [results.BASELINE, *own]
+  _, rows = evaluation.evaluate(
+    model,
+    definitions,
+    [evaluation.parse_alignment(a, model) for a in _as_list(alignments)],
+    output_dir,
+    settings,
+    rich_console.Console(stderr=True),
+  )
+  # Not before there is something to show: matplotlib takes a second to import.
+  importlib.import_module('t5_align.report').show(output_dir)
+  return rows
+
+
+def select_tasks(names: str | Sequence[str]) -> list[generators.TaskDefinition]:
+  """Return the tasks of names and globs, each once, in the order asked for.
+
+  Raises:
+    ValueError: an unknown name, with the nearest one; a glob without a match.
+  """
+  selected: dict[str, generators.TaskDefinition] = {}
+  for name in _as_list(names):
+    matches = [name]
+    if any(c in name for c in '*?['):
+      matches = fnmatch.filter(generators.list_tasks(), name)
+      if not matches:
+        raise ValueError(
+          f"No task's name matches {name!r}; `t5-align tasks` lists them."
+        )
+    for match in matches:
+      selected[match] = generators.get_task(match)
+  if not selected:
+    raise ValueError('no task was named; `t5-align tasks` lists them.')
+  return list(selected.values())
+
+
+def _as_list(value: Any) -> list[Any]:
+  """Return a value, a text with commas, or a sequence of such, as a list."""
+  if isinstance(value, str):
+    return [part.strip() for part in value.split(',') if part.strip()]
+  if isinstance(value, Sequence):
+    return [part for item in value for part in _as_list(item)]
+  return [value]
+
+
+def _check_writable(output_dir: str) -> None:
+  try:
+    pathlib.Path(output_dir).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output_dir):
+      pass
+  except OSError as error:
+    raise command.UsageError(
+      f'output directory {output_dir} is not writable: {error.strerror}.'
+    ) from error
+
+
+def _load(path: str, **options: Any) -> model_lib.Model:
+  """Load the model; what is wrong with its files is an UnreadableError."""
+  inference.use_compilation_cache()
+  try:
+    model = model_lib.load_model(path, **options)
+  except (ValueError, OSError) as error:
+    raise command.UnreadableError(str(error)) from error
+  if model.vocabulary is None:
+    raise command.UnreadableError(
+      f'{path} has no tokenizer, which evaluation needs: put the spiece.model'
+      ' or tokenizer.json of the model into the folder.'
+    )
+  return model
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+  """Return the parser of the command's flags."""
+  parser = command.Parser(
+    prog=prog,
+    description=(
+      'Evaluate a T5 on long inputs, with and without attention temperatures.'
+      ' Without --model: the model that comes with the package, at 1 to 16'
+      ' times its training length, in a few minutes on a CPU.'
+    ),
+    epilog=(
+      'An interrupted run continues when the same command is given again.'
+      ' Exit codes: 0 all scored, 1 some samples failed, 2 usage or'
+      ' configuration, 3 model or data unreadable, 130 interrupted.'
+    ),
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--model', help="folder, hub id or 'bundled'")
+  add(
+    '--task',
+    action='append',
+    metavar='NAME',
+    help="task, such as passkey_4096; repeatable, 'a,b', 'passkey_*'",
+  )
+  add(
+    '--alignment',
+    action='append',
+    metavar='ALIGNMENT',
+    help='none, a number that divides the attention logits of the encoder,'
+    " log_n, or a temperatures.json; repeatable, 'none,0.8'",
+  )
+  add('--output_dir', help='where results go (default: t5_align_results)')
+  add('--limit', type=int, help='samples of each task (default: 100)')
+  add('--batch_size', type=int, help='prompts at a time (default: 8)')
+  add('--seed', type=int, help='of the generated samples (default: 0)')
+  add(
+    '--max_input_tokens',
+    type=int,
+    help='limit of a prompt, EOS included (default: none)',
+  )
+  add(
+    '--truncation',
+    choices=prompts.TRUNCATIONS,
+    help='what to do with a longer prompt (default: error)',
+  )
+  add('--template', help='wording of the prompts: a name or a JSON file')
+  add('--data', help='published samples: a file or a folder')
+  add('--dtype', choices=('float32', 'bfloat16'), help='of activations')
+  add('--revision', help='of a hub id: branch, tag or commit')
+  add('--attention', help='reference or chunked (default: the best that can)')
+  command.add_gin_flags(parser)
+  return parser
+
+
+def _flag_bindings(flags: argparse.Namespace) -> list[str]:
+  """Return what the short flags bind."""
+  bindings = []
+  for flag, target in _BINDINGS.items():
+    value = getattr(flags, flag)
+    if value is None:
+      continue
+    if flag == 'max_input_tokens':
+      value = {'inputs': value}
+    bindings.append(f'{target} = {value!r}')
+  return bindings
+
+
+def _run(argv: Sequence[str], prog: str) -> int:
+  flags, bindings = command.parse_flags(make_parser(prog), argv)
+  bindings += _flag_bindings(flags)
+  has_model = any(b.startswith('CHECKPOINT_PATH ') for b in bindings)
+  own = flags.gin_file or ([] if has_model else [_BUNDLED])
+  command.parse_gin(
+    [_RUN, *own],
+    bindings,
+    flags.gin_search_paths,
+    {macro: f'--{flag}' for flag, macro in _BINDINGS.items()},
+  )
+  arguments = command.bound_arguments(evaluate)
+  rows = evaluate(**arguments)
+  config_file = pathlib.Path(arguments['output_dir'], 'config.gin')
+  results.write_atomically(config_file, gin.config_str())
+  return _SOME_FAILED if any(row['n_failed'] for row in rows) else 0
+
+
+def main(argv: Sequence[str] | None = None, prog: str = 't5_align.eval') -> int:
+  """Run the command; return its exit code."""
+  return command.run(
+    lambda arguments: _run(arguments, prog),
+    argv,
+    prog,
+    unreadable=(CheckpointError, prompts.DataError),
+  )
+
+
+if __name__ == '__main__':
+  # gin files name t5_align.eval, not the copy of it that runs as __main__.
+  from t5_align import eval as eval_script
+
+  sys.exit(eval_script.main())
