@@ -13,10 +13,11 @@ Synopsis:
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 from flax import linen as nn
-from flax.linen.partitioning import with_sharding_constraint
+from flax.linen.spmd import with_logical_constraint
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -25,11 +26,8 @@ from jaxtyping import Array, Float, Int
 from t5_align import temperature as temperature_lib
 from t5_align.config import T5Config
 from t5_align.kernels import attend
-from t5_align.layers import DenseGeneral
-from t5_align.layers import KERNEL_INIT
-from t5_align.layers import query_init
-from t5_align.mask import AttentionMask
-from t5_align.mask import row_positions
+from t5_align.layers import KERNEL_INIT, DenseGeneral, query_init
+from t5_align.mask import AttentionMask, row_positions
 
 # What a call does with the cache of self-attention:
 #   off         nothing: the whole sequence at once
@@ -52,49 +50,51 @@ class _Attention(nn.Module):
     cfg = self.config
     init = query_init(cfg.head_dim) if name == 'query' else KERNEL_INIT
     x = DenseGeneral(
-        (cfg.num_heads, cfg.head_dim),
-        ('embed', 'joined_kv'),
-        cfg.dtype,
-        init,
-        name=name,
+      (cfg.num_heads, cfg.head_dim),
+      ('embed', 'joined_kv'),
+      cfg.dtype,
+      init,
+      name=name,
     )(x)
-    return with_sharding_constraint(x, ('batch', 'length', 'heads', 'kv'))
+    return with_logical_constraint(x, ('batch', 'length', 'heads', 'kv'))
 
   def attend_and_project(
-      self, query, key, value, mask, temperature, *, deterministic, **position
+    self, query, key, value, mask, temperature, *, deterministic, **position
   ):
     """[B, T, N, H] -> [B, T, D]."""
     cfg = self.config
     # T5X drops a key for all queries of a row at once, which is the same as
     # dropping its value.
     value = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-1,))(
-        value, deterministic=deterministic
+      value, deterministic=deterministic
     )
     positions = row_positions(position.get('query_offset', 0), query.shape[1])
     measure = self.is_mutable_collection('intermediates')
-    out = attend(
-        query,
-        key,
-        value,
-        mask=mask,
-        temperature=temperature_lib.resolve(
-            temperature, lambda: mask.key_counts(positions, key.shape[1])
-        ),
-        max_distance=cfg.relative_attention_max_distance,
-        implementation=cfg.attention,
-        return_statistics=measure,
-        **{'bias_table': None, 'bidirectional': False} | position,
+    attended: Any = attend(
+      query,
+      key,
+      value,
+      mask=mask,
+      temperature=temperature_lib.resolve(
+        temperature, lambda: mask.key_counts(positions, key.shape[1])
+      ),
+      max_distance=cfg.relative_attention_max_distance,
+      implementation=cfg.attention,
+      return_statistics=measure,
+      **{'bias_table': None, 'bidirectional': False} | position,
     )
     if measure:
-      out, statistics = out
+      out, statistics = attended
       self.sow('intermediates', 'attention_statistics', statistics)
+    else:
+      out = attended
     return DenseGeneral(
-        (cfg.emb_dim,),
-        ('joined_kv', 'embed'),
-        cfg.dtype,
-        KERNEL_INIT,
-        num_input_axes=2,
-        name='out',
+      (cfg.emb_dim,),
+      ('joined_kv', 'embed'),
+      cfg.dtype,
+      KERNEL_INIT,
+      num_input_axes=2,
+      name='out',
     )(out)
 
 
@@ -103,16 +103,16 @@ class SelfAttention(_Attention):
 
   @nn.compact
   def __call__(
-      self,
-      x: Float[Array, 'B T D'],
-      mask: AttentionMask,
-      temperature: Any,
-      *,
-      bias_table: Float[Array, 'N K'],
-      bidirectional: bool,
-      cache: CacheMode = 'off',
-      prefill_lengths: Int[Array, 'B'] | None = None,
-      deterministic: bool = True,
+    self,
+    x: Float[Array, 'B T D'],
+    mask: AttentionMask,
+    temperature: Any,
+    *,
+    bias_table: Float[Array, 'N K'] | None,
+    bidirectional: bool,
+    cache: CacheMode = 'off',
+    prefill_lengths: Int[Array, 'B'] | None = None,
+    deterministic: bool = True,
   ) -> Float[Array, 'B T D']:
     """Attend.
 
@@ -139,7 +139,7 @@ class SelfAttention(_Attention):
       values = self.variable('cache', 'cached_value', jnp.zeros_like, value)
       if cache == 'prefill':
         keys.value, values.value = key, value
-        index.value = prefill_lengths
+        index.value = jnp.asarray(prefill_lengths, jnp.int32)
       elif cache == 'step':
         query_offset = index.value
         key = keys.value = _write(keys.value, key, index.value)
@@ -148,15 +148,15 @@ class SelfAttention(_Attention):
         lengths = jnp.broadcast_to(index.value, (x.shape[0],))
         mask = AttentionMask(key_lengths=lengths)
     return self.attend_and_project(
-        query,
-        key,
-        value,
-        mask,
-        temperature,
-        deterministic=deterministic,
-        bias_table=bias_table,
-        bidirectional=bidirectional,
-        query_offset=query_offset,
+      query,
+      key,
+      value,
+      mask,
+      temperature,
+      deterministic=deterministic,
+      bias_table=bias_table,
+      bidirectional=bidirectional,
+      query_offset=query_offset,
     )
 
 
@@ -165,16 +165,16 @@ class CrossAttention(_Attention):
 
   @nn.compact
   def __call__(
-      self,
-      x: Float[Array, 'B T D'],
-      encoded: Float[Array, 'B S D'] | None,
-      mask: AttentionMask,
-      temperature: Any,
-      *,
-      cache: CacheMode = 'off',
-      cross_cache: CrossCache = 'first_step',
-      is_first_step: Array | None = None,
-      deterministic: bool = True,
+    self,
+    x: Float[Array, 'B T D'],
+    encoded: Float[Array, 'B S D'] | None,
+    mask: AttentionMask,
+    temperature: Any,
+    *,
+    cache: CacheMode = 'off',
+    cross_cache: CrossCache = 'first_step',
+    is_first_step: Array | None = None,
+    deterministic: bool = True,
   ) -> Float[Array, 'B T D']:
     """Attend.
 
@@ -212,7 +212,7 @@ class CrossAttention(_Attention):
       # Beams of one input are rows of one query: its keys are not copied.
       query = query.reshape(num_encoded, -1, *query.shape[2:])
     y = self.attend_and_project(
-        query, key, value, mask, temperature, deterministic=deterministic
+      query, key, value, mask, temperature, deterministic=deterministic
     )
     return y.reshape(num_rows, -1, y.shape[-1])
 
@@ -240,5 +240,5 @@ def _write(cached, new, index):
   """Put one token at `index`, the same for all sequences or one for each."""
   if jnp.ndim(index) == 0:
     return lax.dynamic_update_slice_in_dim(cached, new, index, axis=1)
-  write = lambda c, n, i: lax.dynamic_update_slice_in_dim(c, n, i, axis=0)
+  write = functools.partial(lax.dynamic_update_slice_in_dim, axis=0)
   return jax.vmap(write)(cached, new, index)

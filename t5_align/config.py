@@ -75,19 +75,21 @@ class T5Config:
     dtype = jnp.dtype(self.dtype).name
     if dtype not in _DTYPES:
       raise ValueError(
-          f'dtype is {dtype}, wanted {" or ".join(_DTYPES)}. T5 was trained in'
-          " bfloat16; its activations overflow float16's range."
+        f'dtype is {dtype}, wanted {" or ".join(_DTYPES)}. T5 was trained in'
+        " bfloat16; its activations overflow float16's range."
       )
     object.__setattr__(self, 'dtype', dtype)
     object.__setattr__(self, 'mlp_activations', tuple(self.mlp_activations))
     if not self.float32_attention_logits:
       raise ValueError(
-          'float32_attention_logits=False: the softmax is always in float32'
-          ' here; leave the field out.'
+        'float32_attention_logits=False: the softmax is always in float32'
+        ' here; leave the field out.'
       )
     for field in ('vocab_size', 'emb_dim', 'num_heads', 'head_dim', 'mlp_dim'):
       if getattr(self, field) < 1:
-        raise ValueError(f'{field} is {getattr(self, field)}, wanted at least 1.')
+        raise ValueError(
+          f'{field} is {getattr(self, field)}, wanted at least 1.'
+        )
     self.temperatures.check(self)
 
   @property

@@ -17,8 +17,9 @@ Synopsis:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
@@ -50,7 +51,7 @@ class Sampling:
   def __post_init__(self):
     if not 0 <= self.temperature < float('inf'):
       raise ValueError(
-          f'Sampling temperature is {self.temperature}, wanted 0 or more.'
+        f'Sampling temperature is {self.temperature}, wanted 0 or more.'
       )
     if self.top_k < 0:
       raise ValueError(f'top_k is {self.top_k}, wanted 0 (off) or more.')
@@ -73,13 +74,13 @@ class Decoded(NamedTuple):
 
 
 def sample(
-    step: Step,
-    cache: Cache,
-    first_tokens: Int[Array, 'B'],
-    *,
-    max_new_tokens: int,
-    sampling: Sampling,
-    keys: Array,
+  step: Step,
+  cache: Cache,
+  first_tokens: Int[Array, 'B'],
+  *,
+  max_new_tokens: int,
+  sampling: Sampling,
+  keys: Array,
 ) -> Decoded:
   """Draw one token after the other, or take the likeliest.
 
@@ -116,28 +117,27 @@ def sample(
     finite = state.finite & (state.done | jnp.all(jnp.isfinite(logits), -1))
     tokens = jnp.where(state.done, 0, tokens)
     return State(
-        position=state.position + 1,
-        cache=cache,
-        last=tokens,
-        tokens=state.tokens.at[:, state.position].set(tokens),
-        log_probability=state.log_probability
-        + jnp.where(state.done, 0.0, gain),
-        finite=finite,
-        done=state.done | (tokens == EOS_ID),
+      position=state.position + 1,
+      cache=cache,
+      last=tokens,
+      tokens=state.tokens.at[:, state.position].set(tokens),
+      log_probability=state.log_probability + jnp.where(state.done, 0.0, gain),
+      finite=finite,
+      done=state.done | (tokens == EOS_ID),
     )
 
   state = lax.while_loop(
-      go_on,
-      advance,
-      State(
-          position=jnp.int32(0),
-          cache=cache,
-          last=first_tokens,
-          tokens=jnp.zeros((B, max_new_tokens), jnp.int32),
-          log_probability=jnp.zeros(B, jnp.float32),
-          finite=jnp.ones(B, bool),
-          done=jnp.zeros(B, bool),
-      ),
+    go_on,
+    advance,
+    State(
+      position=jnp.int32(0),
+      cache=cache,
+      last=first_tokens,
+      tokens=jnp.zeros((B, max_new_tokens), jnp.int32),
+      log_probability=jnp.zeros(B, jnp.float32),
+      finite=jnp.ones(B, bool),
+      done=jnp.zeros(B, bool),
+    ),
   )
   return Decoded(state.tokens, state.log_probability, state.finite)
 
@@ -180,13 +180,13 @@ class _Beams(NamedTuple):
 
 
 def beam_search(
-    step: Step,
-    cache: Cache,
-    first_tokens: Int[Array, 'B'],
-    *,
-    max_new_tokens: int,
-    num_beams: int,
-    length_penalty: float = 1.0,
+  step: Step,
+  cache: Cache,
+  first_tokens: Int[Array, 'B'],
+  *,
+  max_new_tokens: int,
+  num_beams: int,
+  length_penalty: float = 1.0,
 ) -> Decoded:
   """Search for the likeliest sequence among `num_beams` at a time.
 
@@ -206,17 +206,17 @@ def beam_search(
   B, k = first_tokens.shape[0], num_beams
   not_ended = jnp.full((B, k), _NEVER, jnp.float32)
   state = _Beams(
-      position=jnp.int32(0),
-      cache=cache,
-      running=jnp.zeros((B, k, max_new_tokens), jnp.int32),
-      # All beams start equal: only the first counts.
-      running_score=not_ended.at[:, 0].set(0.0),
-      ended=jnp.zeros((B, k, max_new_tokens), jnp.int32),
-      ended_score=not_ended,
-      ended_log_probability=not_ended,
-      has_ended=jnp.zeros((B, k), bool),
-      improvable=jnp.ones(B, bool),
-      finite=jnp.ones(B, bool),
+    position=jnp.int32(0),
+    cache=cache,
+    running=jnp.zeros((B, k, max_new_tokens), jnp.int32),
+    # All beams start equal: only the first counts.
+    running_score=not_ended.at[:, 0].set(0.0),
+    ended=jnp.zeros((B, k, max_new_tokens), jnp.int32),
+    ended_score=not_ended,
+    ended_log_probability=not_ended,
+    has_ended=jnp.zeros((B, k), bool),
+    improvable=jnp.ones(B, bool),
+    finite=jnp.ones(B, bool),
   )
 
   def go_on(state):
@@ -228,13 +228,13 @@ def beam_search(
     logits, cache = step(state.cache, last.reshape(B * k))
     finite = jnp.all(jnp.isfinite(logits).reshape(B, -1), axis=1)
     state = state._replace(
-        cache=cache, finite=state.finite & (finite | ~state.improvable)
+      cache=cache, finite=state.finite & (finite | ~state.improvable)
     )
     return _next_beams(state, logits, length_penalty)
 
   state = lax.while_loop(go_on, advance, state)
   return Decoded(
-      state.ended[:, 0], state.ended_log_probability[:, 0], state.finite
+    state.ended[:, 0], state.ended_log_probability[:, 0], state.finite
   )
 
 
@@ -254,32 +254,32 @@ def _next_beams(state, logits, length_penalty):
   files = ends & (jnp.arange(2 * k)[None] < k) & state.improvable[:, None]
   scale = length.astype(jnp.float32) ** length_penalty
   candidates = (
-      (state.ended, tokens),
-      (state.ended_log_probability, score),
-      (state.has_ended, files),
+    (state.ended, tokens),
+    (state.ended_log_probability, score),
+    (state.has_ended, files),
   )
   ended_score = jnp.concatenate(
-      [state.ended_score, jnp.where(files, score / scale, _NEVER)], axis=1
+    [state.ended_score, jnp.where(files, score / scale, _NEVER)], axis=1
   )
   ended_score, order = lax.top_k(ended_score, k)
   ended, ended_log_probability, has_ended = (
-      _gather(jnp.concatenate(pair, axis=1), order) for pair in candidates
+    _gather(jnp.concatenate(pair, axis=1), order) for pair in candidates
   )
 
   running_score, order = lax.top_k(score + jnp.where(ends, _NEVER, 0.0), k)
   worst = jnp.where(has_ended, jnp.min(ended_score, axis=1)[:, None], _NEVER)
   hope = running_score[:, :1] / scale
   return _Beams(
-      position=length,
-      cache=_reorder(state.cache, _gather(beam, order)),
-      running=_gather(tokens, order),
-      running_score=running_score,
-      ended=ended,
-      ended_score=ended_score,
-      ended_log_probability=ended_log_probability,
-      has_ended=has_ended,
-      improvable=state.improvable & jnp.any(hope > worst, axis=1),
-      finite=state.finite,
+    position=length,
+    cache=_reorder(state.cache, _gather(beam, order)),
+    running=_gather(tokens, order),
+    running_score=running_score,
+    ended=ended,
+    ended_score=ended_score,
+    ended_log_probability=ended_log_probability,
+    has_ended=has_ended,
+    improvable=state.improvable & jnp.any(hope > worst, axis=1),
+    finite=state.finite,
   )
 
 

@@ -15,10 +15,11 @@ Synopsis:
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 import functools
 import os
 import pathlib
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +28,7 @@ import numpy as np
 
 from t5_align import decoding
 from t5_align.decoding import Sampling as Sampling
-from t5_align.network import DecoderOnlyTransformer
-from t5_align.network import Transformer
+from t5_align.network import DecoderOnlyTransformer, Transformer
 from t5_align.temperature import Temperatures
 
 _SHORTEST = 32  # tokens that the shortest padded length has
@@ -81,7 +81,7 @@ def use_compilation_cache(folder: str | os.PathLike | None = None) -> None:
       ~/.cache/t5_align/compiled.
   """
   if folder is None:
-    if jax.config.jax_compilation_cache_dir:
+    if os.environ.get('JAX_COMPILATION_CACHE_DIR'):
       return
     cache = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     folder = pathlib.Path(cache) / 't5_align' / 'compiled'
@@ -99,53 +99,53 @@ class Inference:
   """
 
   def __init__(
-      self,
-      network: Transformer | DecoderOnlyTransformer,
-      params: Any,
-      *,
-      batch_size: int = 8,
+    self,
+    network: Transformer | DecoderOnlyTransformer,
+    params: Any,
+    *,
+    batch_size: int = 8,
   ):
     if batch_size < 1:
       raise ValueError(f'batch_size is {batch_size}, wanted at least 1.')
     self.network = network
     self.params = params
     self.batch_size = batch_size
+    self._programs: set[Any] = set()
     self._encode = jax.jit(functools.partial(_encode, network))
     self._logits = jax.jit(functools.partial(_logits, network))
     self._score = jax.jit(functools.partial(_score, network))
     self._generate = jax.jit(
-        functools.partial(_generate, network),
-        static_argnames=(
-            'max_new_tokens',
-            'num_beams',
-            'length_penalty',
-            'sampling',
-        ),
+      functools.partial(_generate, network),
+      static_argnames=(
+        'max_new_tokens',
+        'num_beams',
+        'length_penalty',
+        'sampling',
+      ),
     )
 
   @property
   def num_compiled(self) -> int:
     """Number of programs compiled so far."""
-    functions = (self._encode, self._logits, self._score, self._generate)
-    return sum(f._cache_size() for f in functions)
+    return len(self._programs)
 
   def encode(
-      self,
-      encoder_tokens: Int[Array, 'B S'] | np.ndarray,
-      temperatures: Temperatures | None = None,
+    self,
+    encoder_tokens: Int[Array, 'B S'] | np.ndarray,
+    temperatures: Temperatures | None = None,
   ) -> Float[Array, 'B S D']:
     """Return the encoder's output for padded tokens."""
     if isinstance(self.network, DecoderOnlyTransformer):
       raise ValueError('A decoder-only model has no encoder: use logits().')
-    return self._encode(
-        self.params, jnp.asarray(encoder_tokens), self._traced(temperatures)
+    return self._run(
+      self._encode, jnp.asarray(encoder_tokens), self._traced(temperatures)
     )
 
   def logits(
-      self,
-      encoder_tokens: Int[Array, 'B S'] | np.ndarray | None,
-      decoder_tokens: Int[Array, 'B T'] | np.ndarray,
-      temperatures: Temperatures | None = None,
+    self,
+    encoder_tokens: Int[Array, 'B S'] | np.ndarray | None,
+    decoder_tokens: Int[Array, 'B T'] | np.ndarray,
+    temperatures: Temperatures | None = None,
   ) -> Float[Array, 'B T V']:
     """Return logits of each decoder token, given those before it.
 
@@ -157,18 +157,18 @@ class Inference:
     """
     if encoder_tokens is not None:
       encoder_tokens = jnp.asarray(encoder_tokens)
-    return self._logits(
-        self.params,
-        encoder_tokens,
-        jnp.asarray(decoder_tokens),
-        self._traced(temperatures),
+    return self._run(
+      self._logits,
+      encoder_tokens,
+      jnp.asarray(decoder_tokens),
+      self._traced(temperatures),
     )
 
   def score(
-      self,
-      inputs: Sequence[Sequence[int]],
-      targets: Sequence[Sequence[int]],
-      temperatures: Temperatures | None = None,
+    self,
+    inputs: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    temperatures: Temperatures | None = None,
   ) -> list[Scored]:
     """Return the log-likelihood of each target given its input.
 
@@ -184,30 +184,32 @@ class Inference:
         raise ValueError(f'Target {i} is empty: there is nothing to score.')
     temperatures = self._traced(temperatures)
     results: list[Scored | None] = [None] * len(inputs)
-    for rows in self._batches([len(i) + len(t) for i, t in zip(inputs, targets)]):
-      values = self._score(
-          self.params,
-          self._pad([inputs[i] for i in rows]),
-          self._pad([targets[i] for i in rows]),
-          temperatures,
+    for rows in self._batches(
+      [len(i) + len(t) for i, t in zip(inputs, targets)]
+    ):
+      values = self._run(
+        self._score,
+        self._pad([inputs[i] for i in rows]),
+        self._pad([targets[i] for i in rows]),
+        temperatures,
       )
       log_likelihood, finite = jax.device_get(values)
       for row, i in enumerate(rows):
         results[i] = Scored(
-            float(log_likelihood[row]), len(targets[i]), bool(finite[row])
+          float(log_likelihood[row]), len(targets[i]), bool(finite[row])
         )
     return results  # type: ignore[return-value]  # each row was in a batch
 
   def generate(
-      self,
-      inputs: Sequence[Sequence[int]],
-      *,
-      max_new_tokens: int = 64,
-      num_beams: int = 1,
-      length_penalty: float = 1.0,
-      sampling: Sampling | None = None,
-      seed: int = 0,
-      temperatures: Temperatures | None = None,
+    self,
+    inputs: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = 64,
+    num_beams: int = 1,
+    length_penalty: float = 1.0,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    temperatures: Temperatures | None = None,
   ) -> list[Generated]:
     """Generate one output for each input.
 
@@ -221,7 +223,9 @@ class Inference:
       temperatures: of attention, instead of the model's own.
     """
     if max_new_tokens < 1:
-      raise ValueError(f'max_new_tokens is {max_new_tokens}, wanted at least 1.')
+      raise ValueError(
+        f'max_new_tokens is {max_new_tokens}, wanted at least 1.'
+      )
     if num_beams < 1:
       raise ValueError(f'num_beams is {num_beams}, wanted at least 1.')
     if num_beams > 1 and sampling is not None:
@@ -230,31 +234,38 @@ class Inference:
       if not tokens:
         raise ValueError(f'Input {i} is empty: there is nothing to read.')
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-        jax.random.key(seed), jnp.arange(max(len(inputs), 1))
+      jax.random.key(seed), jnp.arange(max(len(inputs), 1))
     )
     temperatures = self._traced(temperatures)
     results: list[Generated | None] = [None] * len(inputs)
     for rows in self._batches([len(i) for i in inputs]):
       padded_rows = rows + [rows[0]] * (self.batch_size - len(rows))
       decoded = jax.device_get(
-          self._generate(
-              self.params,
-              self._pad([inputs[i] for i in rows]),
-              keys[np.asarray(padded_rows)],
-              temperatures,
-              max_new_tokens=max_new_tokens,
-              num_beams=num_beams,
-              length_penalty=float(length_penalty),
-              sampling=sampling or Sampling(),
-          )
+        self._run(
+          self._generate,
+          self._pad([inputs[i] for i in rows]),
+          keys[np.asarray(padded_rows)],
+          temperatures,
+          max_new_tokens=max_new_tokens,
+          num_beams=num_beams,
+          length_penalty=float(length_penalty),
+          sampling=sampling or Sampling(),
+        )
       )
       for row, i in enumerate(rows):
         results[i] = Generated(
-            _until_eos(decoded.tokens[row]),
-            float(decoded.log_probability[row]),
-            bool(decoded.finite[row]),
+          _until_eos(decoded.tokens[row]),
+          float(decoded.log_probability[row]),
+          bool(decoded.finite[row]),
         )
     return results  # type: ignore[return-value]  # each row was in a batch
+
+  def _run(self, function, *arguments, **options):
+    """Call a compiled function, and count what it had to be compiled for."""
+    leaves, structure = jax.tree.flatten(arguments)
+    shapes = tuple(jnp.shape(leaf) for leaf in leaves)
+    self._programs.add((function, structure, shapes, *options.items()))
+    return function(self.params, *arguments, **options)
 
   def _traced(self, temperatures):
     config = self.network.config
@@ -280,24 +291,26 @@ class Inference:
 
 def _encode(network, params, encoder_tokens, temperatures):
   return network.apply(
-      {'params': params},
-      encoder_tokens,
-      enable_dropout=False,
-      temperatures=temperatures,
-      method='encode',
+    {'params': params},
+    encoder_tokens,
+    enable_dropout=False,
+    temperatures=temperatures,
+    method='encode',
   )
 
 
-def _logits(network, params, encoder_tokens, decoder_tokens, temperatures):
+def _logits(
+  network, params, encoder_tokens, decoder_tokens, temperatures
+) -> Any:
   shifted = jnp.pad(decoder_tokens[:, :-1], ((0, 0), (1, 0)))
   tokens = (shifted, decoder_tokens)
   if isinstance(network, Transformer):
     tokens = (encoder_tokens, *tokens)
   return network.apply(
-      {'params': params},
-      *tokens,
-      enable_dropout=False,
-      temperatures=temperatures,
+    {'params': params},
+    *tokens,
+    enable_dropout=False,
+    temperatures=temperatures,
   )
 
 
@@ -327,70 +340,70 @@ def _join(inputs, targets):
 
 
 def _generate(
-    network,
-    params,
-    inputs,
-    keys,
-    temperatures,
-    *,
-    max_new_tokens,
-    num_beams,
-    length_penalty,
-    sampling,
+  network,
+  params,
+  inputs,
+  keys,
+  temperatures,
+  *,
+  max_new_tokens,
+  num_beams,
+  length_penalty,
+  sampling,
 ):
   start = _start_encoder_decoder
   if isinstance(network, DecoderOnlyTransformer):
     start = _start_decoder_only
   step, cache, first_tokens = start(
-      network, params, inputs, temperatures, max_new_tokens, num_beams
+    network, params, inputs, temperatures, max_new_tokens, num_beams
   )
   if num_beams == 1:
     return decoding.sample(
-        step,
-        cache,
-        first_tokens,
-        max_new_tokens=max_new_tokens,
-        sampling=sampling,
-        keys=keys,
-    )
-  return decoding.beam_search(
       step,
       cache,
       first_tokens,
       max_new_tokens=max_new_tokens,
-      num_beams=num_beams,
-      length_penalty=length_penalty,
+      sampling=sampling,
+      keys=keys,
+    )
+  return decoding.beam_search(
+    step,
+    cache,
+    first_tokens,
+    max_new_tokens=max_new_tokens,
+    num_beams=num_beams,
+    length_penalty=length_penalty,
   )
 
 
 def _start_encoder_decoder(
-    network, params, inputs, temperatures, max_new_tokens, num_beams
+  network, params, inputs, temperatures, max_new_tokens, num_beams
 ):
   """Encode, and make the cache with the cross-attention's keys in it."""
   num_rows = inputs.shape[0] * num_beams
   options = dict(
-      enable_dropout=False,
-      decode=True,
-      temperatures=temperatures,
-      cross_cache='initialize',
-      mutable=['cache'],
-      method='decode',
+    enable_dropout=False,
+    decode=True,
+    temperatures=temperatures,
+    cross_cache='initialize',
+    mutable=['cache'],
+    method='decode',
   )
   encoded = _encode(network, params, inputs, temperatures)
   outputs = jnp.ones((num_rows, max_new_tokens), jnp.int32)
   _, variables = network.apply(
-      {'params': params}, encoded, inputs, outputs, outputs, **options
+    {'params': params}, encoded, inputs, outputs, outputs, **options
   )
 
   def step(cache, tokens):
     tokens = tokens[:, None]
     logits, variables = network.apply(
-        {'params': params, 'cache': cache},
-        None,
-        inputs,
-        tokens,
-        tokens,
-        **options,
+      {'params': params, 'cache': cache},
+      None,
+      inputs,
+      tokens,
+      tokens,
+      **options,
     )
     return logits[:, 0], variables['cache']
 
@@ -398,11 +411,11 @@ def _start_encoder_decoder(
 
 
 def _start_decoder_only(
-    network, params, inputs, temperatures, max_new_tokens, num_beams
+  network, params, inputs, temperatures, max_new_tokens, num_beams
 ):
   """Fill the cache with the prompts; each goes on from its last token."""
   options = dict(
-      enable_dropout=False, temperatures=temperatures, mutable=['cache']
+    enable_dropout=False, temperatures=temperatures, mutable=['cache']
   )
   inputs = jnp.repeat(inputs, num_beams, axis=0)
   lengths = jnp.sum(inputs > 0, axis=1)
@@ -411,24 +424,24 @@ def _start_decoder_only(
   tokens = jnp.pad(inputs, ((0, 0), (1, max_new_tokens)))
   is_prompt = jnp.arange(tokens.shape[1])[None] <= lengths[:, None]
   _, variables = network.apply(
-      {'params': params}, tokens, tokens, decode=True, **options
+    {'params': params}, tokens, tokens, decode=True, **options
   )
   _, variables = network.apply(
-      {'params': params, 'cache': variables['cache']},
-      tokens,
-      is_prompt.astype(jnp.int32),
-      prefill=True,
-      prefill_lengths=lengths,
-      **options,
+    {'params': params, 'cache': variables['cache']},
+    tokens,
+    is_prompt.astype(jnp.int32),
+    prefill=True,
+    prefill_lengths=lengths,
+    **options,
   )
 
   def step(cache, tokens):
     logits, variables = network.apply(
-        {'params': params, 'cache': cache},
-        tokens[:, None],
-        tokens[:, None],
-        decode=True,
-        **options,
+      {'params': params, 'cache': cache},
+      tokens[:, None],
+      tokens[:, None],
+      decode=True,
+      **options,
     )
     return logits[:, 0], variables['cache']
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from flax import linen as nn
 from flax.linen.partitioning import param_with_axes
-from flax.linen.partitioning import with_sharding_constraint
+from flax.linen.spmd import with_logical_constraint
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -29,9 +29,7 @@ from jaxtyping import Array, Float, Int
 from t5_align.config import T5Config
 
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, 'fan_in', 'normal')
-_MLP_INIT = nn.initializers.variance_scaling(
-    1.0, 'fan_in', 'truncated_normal'
-)
+_MLP_INIT = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
 _BIAS_INIT = nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform')
 
 
@@ -57,11 +55,11 @@ class DenseGeneral(nn.Module):
     axes = tuple(range(-self.num_input_axes, 0))
     in_shape = tuple(inputs.shape[a] for a in axes)
     kernel = param_with_axes(
-        'kernel',
-        self.kernel_init,
-        (math.prod(in_shape), math.prod(self.features)),
-        jnp.float32,
-        axes=self.kernel_axes,
+      'kernel',
+      self.kernel_init,
+      (math.prod(in_shape), math.prod(self.features)),
+      jnp.float32,
+      axes=self.kernel_axes,
     )
     kernel = kernel.astype(self.dtype).reshape(*in_shape, *self.features)
     contract = tuple(inputs.ndim + a for a in axes)
@@ -76,27 +74,29 @@ class MlpBlock(nn.Module):
 
   @nn.compact
   def __call__(
-      self, inputs: Float[Array, 'B T D'], *, deterministic: bool
+    self, inputs: Float[Array, 'B T D'], *, deterministic: bool
   ) -> Float[Array, 'B T D']:
     cfg = self.config
     gated = len(cfg.mlp_activations) > 1
     factors = []
     for i, activation in enumerate(cfg.mlp_activations):
       x = DenseGeneral(
-          (cfg.mlp_dim,),
-          ('embed', 'mlp'),
-          cfg.dtype,
-          name=f'wi_{i}' if gated else 'wi',
+        (cfg.mlp_dim,),
+        ('embed', 'mlp'),
+        cfg.dtype,
+        name=f'wi_{i}' if gated else 'wi',
       )(inputs)
-      factors.append(x if activation == 'linear' else getattr(nn, activation)(x))
+      factors.append(
+        x if activation == 'linear' else getattr(nn, activation)(x)
+      )
     x = functools.reduce(operator.mul, factors)
     # [B, T, F], the same mask for all positions, as in T5X
     x = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(
-        x, deterministic=deterministic
+      x, deterministic=deterministic
     )
-    x = with_sharding_constraint(x, ('batch', 'length', 'mlp'))
+    x = with_logical_constraint(x, ('batch', 'length', 'mlp'))
     return DenseGeneral(
-        (inputs.shape[-1],), ('mlp', 'embed'), cfg.dtype, name='wo'
+      (inputs.shape[-1],), ('mlp', 'embed'), cfg.dtype, name='wo'
     )(x)
 
 
@@ -108,11 +108,11 @@ class LayerNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, '... D']) -> Float[Array, '... D']:
     scale = param_with_axes(
-        'scale',
-        nn.initializers.ones,
-        (x.shape[-1],),
-        jnp.float32,
-        axes=('embed',),
+      'scale',
+      nn.initializers.ones,
+      (x.shape[-1],),
+      jnp.float32,
+      axes=('embed',),
     )
     x = x.astype(jnp.float32)
     mean_square = jnp.mean(lax.square(x), axis=-1, keepdims=True)
@@ -130,24 +130,24 @@ class Embed(nn.Module):
   def setup(self):
     cfg = self.config
     self.embedding = param_with_axes(
-        'embedding',
-        nn.initializers.normal(stddev=1.0),
-        (cfg.vocab_size, cfg.emb_dim),
-        jnp.float32,
-        axes=('vocab', 'embed'),
-        module=self,
+      'embedding',
+      nn.initializers.normal(stddev=1.0),
+      (cfg.vocab_size, cfg.emb_dim),
+      jnp.float32,
+      axes=('vocab', 'embed'),
+      module=self,
     )
 
   def __call__(self, tokens: Int[Array, 'B T']) -> Float[Array, 'B T D']:
     # A token outside the vocabulary becomes NaN and so is noticed.
     rows = jnp.take(self.embedding, tokens, axis=0, mode='fill')
     x = rows.astype(self.config.dtype)
-    return with_sharding_constraint(x, ('batch', 'length', 'embed'))
+    return with_logical_constraint(x, ('batch', 'length', 'embed'))
 
   def attend(self, x: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
     """Return float32 logits of each piece."""
     return jnp.einsum(
-        'BTD,VD->BTV', x.astype(jnp.float32), jnp.asarray(self.embedding)
+      'BTD,VD->BTV', x.astype(jnp.float32), jnp.asarray(self.embedding)
     )
 
 
@@ -160,11 +160,11 @@ class RelativePositionBias(nn.Module):
   def __call__(self) -> Float[Array, 'N K']:
     cfg = self.config
     return param_with_axes(
-        'rel_embedding',
-        _BIAS_INIT,
-        (cfg.num_heads, cfg.relative_attention_num_buckets),
-        jnp.float32,
-        axes=('heads', 'relpos_buckets'),
+      'rel_embedding',
+      _BIAS_INIT,
+      (cfg.num_heads, cfg.relative_attention_num_buckets),
+      jnp.float32,
+      axes=('heads', 'relpos_buckets'),
     )
 
 

@@ -55,34 +55,34 @@ class AttentionMask:
 
   @classmethod
   def from_tokens(
-      cls,
-      query_tokens: Int[Array, 'B T'],
-      key_tokens: Int[Array, 'B S'],
-      query_segment_ids: Int[Array, 'B T'] | None = None,
-      key_segment_ids: Int[Array, 'B S'] | None = None,
-      *,
-      prefix: Bool[Array, 'B S'] | None = None,
-      causal: bool = False,
+    cls,
+    query_tokens: Int[Array, 'B T'],
+    key_tokens: Int[Array, 'B S'],
+    query_segment_ids: Int[Array, 'B T'] | None = None,
+    key_segment_ids: Int[Array, 'B S'] | None = None,
+    *,
+    prefix: Bool[Array, 'B S'] | None = None,
+    causal: bool = False,
   ) -> AttentionMask:
     """Build T5X's mask: token 0 is padding, and segments keep apart."""
     return cls(
-        query_segment_ids=_segments(query_tokens, query_segment_ids),
-        key_segment_ids=_segments(key_tokens, key_segment_ids),
-        prefix=prefix,
-        causal=causal,
+      query_segment_ids=_segments(query_tokens, query_segment_ids),
+      key_segment_ids=_segments(key_tokens, key_segment_ids),
+      prefix=prefix,
+      causal=causal,
     )
 
   def __post_init__(self):
     if (self.query_segment_ids is None) != (self.key_segment_ids is None):
       raise ValueError(
-          'A mask needs segment ids for queries and keys alike, or for neither.'
+        'A mask needs segment ids for queries and keys alike, or for neither.'
       )
 
   def block(
-      self,
-      query_positions: Int[Array, 't'] | Int[Array, 'B t'],
-      key_positions: Int[Array, 's'],
-      query_rows: Int[Array, 't'] | None = None,
+    self,
+    query_positions: Int[Array, 't'] | Int[Array, 'B t'],
+    key_positions: Int[Array, 's'],
+    query_rows: Int[Array, 't'] | None = None,
   ) -> Bool[Array, 'b 1 t s']:
     """Draw the mask of some rows and some keys.
 
@@ -104,8 +104,9 @@ class AttentionMask:
     if self.causal:
       visible = key_positions[None, None, :] <= query_positions[:, :, None]
       if self.prefix is not None:
-        both = _take(self.prefix, rows)[:, :, None] & (
-            _take(self.prefix, key_positions[None])[:, None, :]
+        both = (
+          _take(self.prefix, rows)[:, :, None]
+          & (_take(self.prefix, key_positions[None])[:, None, :])
         )
         visible = visible | both
     if self.query_lengths is not None:
@@ -121,9 +122,9 @@ class AttentionMask:
     return visible[:, None]
 
   def key_counts(
-      self,
-      query_positions: Int[Array, 'T'] | Int[Array, 'B T'],
-      num_keys: int,
+    self,
+    query_positions: Int[Array, 'T'] | Int[Array, 'B T'],
+    num_keys: int,
   ) -> Int[Array, 'b T']:
     """Count the keys that each row sees, with memory linear in length.
 
@@ -153,7 +154,7 @@ class AttentionMask:
 
 
 def row_positions(
-    offset: Int[Array, ''] | Int[Array, 'B'] | int, num_rows: int
+  offset: Int[Array, ''] | Int[Array, 'B'] | int, num_rows: int
 ) -> Int[Array, 'T'] | Int[Array, 'B T']:
   """Return offset, offset + 1, …: one row of them, or one a sequence."""
   return jnp.add.outer(jnp.asarray(offset, jnp.int32), jnp.arange(num_rows))
@@ -170,5 +171,5 @@ def _take(values, positions):
   if positions.shape[0] == 1:
     return jnp.take(values, positions[0], axis=1, mode='fill', fill_value=0)
   return jnp.take_along_axis(
-      values, positions, axis=1, mode='fill', fill_value=0
+    values, positions, axis=1, mode='fill', fill_value=0
   )

@@ -25,16 +25,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from t5_align import temperature as temperature_lib
-from t5_align.attention import CacheMode
-from t5_align.attention import CrossAttention
-from t5_align.attention import CrossCache
-from t5_align.attention import SelfAttention
+from t5_align.attention import (
+  CacheMode,
+  CrossAttention,
+  CrossCache,
+  SelfAttention,
+)
 from t5_align.config import T5Config as T5Config
-from t5_align.layers import DenseGeneral
-from t5_align.layers import Embed
-from t5_align.layers import LayerNorm
-from t5_align.layers import MlpBlock
-from t5_align.layers import RelativePositionBias
+from t5_align.layers import (
+  DenseGeneral,
+  Embed,
+  LayerNorm,
+  MlpBlock,
+  RelativePositionBias,
+)
 from t5_align.mask import AttentionMask
 from t5_align.temperature import Temperatures
 
@@ -52,12 +56,12 @@ class EncoderLayer(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      inputs: Float[Array, 'B S D'],
-      mask: AttentionMask,
-      temperature: Any,
-      bias_table: Float[Array, 'N K'] | None,
-      deterministic: bool,
+    self,
+    inputs: Float[Array, 'B S D'],
+    mask: AttentionMask,
+    temperature: Any,
+    bias_table: Float[Array, 'N K'] | None,
+    deterministic: bool,
   ) -> Float[Array, 'B S D']:
     cfg = self.config
     if cfg.relative_bias_per_layer:
@@ -66,12 +70,12 @@ class EncoderLayer(nn.Module):
 
     x = LayerNorm(cfg, name='pre_attention_layer_norm')(inputs)
     x = SelfAttention(cfg, name='attention')(
-        x,
-        mask,
-        temperature,
-        bias_table=bias_table,
-        bidirectional=True,
-        deterministic=deterministic,
+      x,
+      mask,
+      temperature,
+      bias_table=bias_table,
+      bidirectional=True,
+      deterministic=deterministic,
     )
     x = drop(x) + inputs
 
@@ -87,15 +91,15 @@ class DecoderLayer(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      inputs: Float[Array, 'B T D'],
-      self_mask: AttentionMask,
-      temperatures: tuple[Any, Any],
-      bias_table: Float[Array, 'N K'] | None,
-      cross: dict[str, Any] | None,
-      deterministic: bool,
-      cache: CacheMode,
-      prefill_lengths: Int[Array, 'B'] | None,
+    self,
+    inputs: Float[Array, 'B T D'],
+    self_mask: AttentionMask,
+    temperatures: tuple[Any, Any],
+    bias_table: Float[Array, 'N K'] | None,
+    cross: dict[str, Any] | None,
+    deterministic: bool,
+    cache: CacheMode,
+    prefill_lengths: Int[Array, 'B'] | None,
   ) -> Float[Array, 'B T D']:
     cfg = self.config
     if cfg.relative_bias_per_layer:
@@ -109,26 +113,26 @@ class DecoderLayer(nn.Module):
 
     x = LayerNorm(cfg, name='pre_self_attention_layer_norm')(inputs)
     x = self_attention(
-        x,
-        self_mask,
-        temperatures[0],
-        bias_table=bias_table,
-        bidirectional=False,
-        cache=cache,
-        prefill_lengths=prefill_lengths,
-        deterministic=deterministic,
+      x,
+      self_mask,
+      temperatures[0],
+      bias_table=bias_table,
+      bidirectional=False,
+      cache=cache,
+      prefill_lengths=prefill_lengths,
+      deterministic=deterministic,
     )
     x = drop(x) + inputs
 
     if cross is not None:
       y = LayerNorm(cfg, name='pre_cross_attention_layer_norm')(x)
       y = CrossAttention(cfg, name='encoder_decoder_attention')(
-          y,
-          temperature=temperatures[1],
-          cache=cache,
-          is_first_step=is_first_step,
-          deterministic=deterministic,
-          **cross,
+        y,
+        temperature=temperatures[1],
+        cache=cache,
+        is_first_step=is_first_step,
+        deterministic=deterministic,
+        **cross,
       )
       x = drop(y) + x
 
@@ -145,11 +149,11 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      tokens: Int[Array, 'B S'],
-      mask: AttentionMask,
-      temperature: Any,
-      deterministic: bool,
+    self,
+    tokens: Int[Array, 'B S'],
+    mask: AttentionMask,
+    temperature: Any,
+    deterministic: bool,
   ) -> Float[Array, 'B S D']:
     cfg = self.config
     bias_table = None
@@ -160,11 +164,11 @@ class Encoder(nn.Module):
     x = _residual_dropout(cfg, deterministic)(x)
     for i in range(cfg.num_encoder_layers):
       x = EncoderLayer(cfg, name=f'layers_{i}')(
-          x,
-          mask,
-          temperature_lib.at_layer(temperature, i),
-          bias_table,
-          deterministic,
+        x,
+        mask,
+        temperature_lib.at_layer(temperature, i),
+        bias_table,
+        deterministic,
       )
     x = LayerNorm(cfg, name='encoder_norm')(x)
     return nn.Dropout(cfg.dropout_rate)(x, deterministic=deterministic)
@@ -183,15 +187,15 @@ class Decoder(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      tokens: Int[Array, 'B T'],
-      self_mask: AttentionMask,
-      temperatures: Temperatures,
-      *,
-      cross: dict[str, Any] | None = None,
-      deterministic: bool = True,
-      cache: CacheMode = 'off',
-      prefill_lengths: Int[Array, 'B'] | None = None,
+    self,
+    tokens: Int[Array, 'B T'],
+    self_mask: AttentionMask,
+    temperatures: Temperatures,
+    *,
+    cross: dict[str, Any] | None = None,
+    deterministic: bool = True,
+    cache: CacheMode = 'off',
+    prefill_lengths: Int[Array, 'B'] | None = None,
   ) -> Float[Array, 'B T V']:
     """Decode.
 
@@ -220,17 +224,17 @@ class Decoder(nn.Module):
     y = _residual_dropout(cfg, deterministic)(y)
     for i in range(cfg.num_decoder_layers):
       y = DecoderLayer(cfg, name=f'layers_{i}')(
-          y,
-          self_mask,
-          (
-              temperature_lib.at_layer(temperatures.decoder, i),
-              temperature_lib.at_layer(temperatures.cross, i),
-          ),
-          bias_table,
-          cross,
-          deterministic,
-          cache,
-          prefill_lengths,
+        y,
+        self_mask,
+        (
+          temperature_lib.at_layer(temperatures.decoder, i),
+          temperature_lib.at_layer(temperatures.cross, i),
+        ),
+        bias_table,
+        cross,
+        deterministic,
+        cache,
+        prefill_lengths,
       )
     y = LayerNorm(cfg, name='decoder_norm')(y)
     y = _residual_dropout(cfg, deterministic)(y)
@@ -240,7 +244,7 @@ class Decoder(nn.Module):
     if cfg.logits_via_embedding:
       return embedding.attend(y)
     return DenseGeneral(
-        (cfg.vocab_size,), ('embed', 'vocab'), 'float32', name='logits_dense'
+      (cfg.vocab_size,), ('embed', 'vocab'), 'float32', name='logits_dense'
     )(y)
 
 
@@ -255,11 +259,11 @@ class Transformer(nn.Module):
     self.decoder = Decoder(self.config, self.token_embedder)
 
   def encode(
-      self,
-      encoder_input_tokens: InputTokens,
-      encoder_segment_ids: InputTokens | None = None,
-      enable_dropout: bool = True,
-      temperatures: Temperatures | None = None,
+    self,
+    encoder_input_tokens: InputTokens,
+    encoder_segment_ids: InputTokens | None = None,
+    enable_dropout: bool = True,
+    temperatures: Temperatures | None = None,
   ) -> Float[Array, 'B S D']:
     """Run the encoder.
 
@@ -274,27 +278,29 @@ class Transformer(nn.Module):
     """
     tokens = encoder_input_tokens.astype(jnp.int32)
     mask = AttentionMask.from_tokens(
-        tokens, tokens, encoder_segment_ids, encoder_segment_ids
+      tokens, tokens, encoder_segment_ids, encoder_segment_ids
     )
-    temperatures = self.config.temperatures if temperatures is None else temperatures
+    temperatures = (
+      self.config.temperatures if temperatures is None else temperatures
+    )
     return self.encoder(
-        tokens, mask, temperatures.encoder, deterministic=not enable_dropout
+      tokens, mask, temperatures.encoder, deterministic=not enable_dropout
     )
 
   def decode(
-      self,
-      encoded: Float[Array, 'inputs S D'] | None,
-      encoder_input_tokens: StepInputTokens,
-      decoder_input_tokens: Tokens,
-      decoder_target_tokens: Tokens,
-      encoder_segment_ids: StepInputTokens | None = None,
-      decoder_segment_ids: Tokens | None = None,
-      decoder_positions: Tokens | None = None,
-      enable_dropout: bool = True,
-      decode: bool = False,
-      max_decode_length: int | None = None,
-      temperatures: Temperatures | None = None,
-      cross_cache: CrossCache = 'first_step',
+    self,
+    encoded: Float[Array, 'inputs S D'] | None,
+    encoder_input_tokens: StepInputTokens,
+    decoder_input_tokens: Tokens,
+    decoder_target_tokens: Tokens,
+    encoder_segment_ids: StepInputTokens | None = None,
+    decoder_segment_ids: Tokens | None = None,
+    decoder_positions: Tokens | None = None,
+    enable_dropout: bool = True,
+    decode: bool = False,
+    max_decode_length: int | None = None,
+    temperatures: Temperatures | None = None,
+    cross_cache: CrossCache = 'first_step',
   ) -> Float[Array, 'B T V']:
     """Run the decoder on the encoder's output.
 
@@ -321,8 +327,8 @@ class Transformer(nn.Module):
     del decoder_positions, max_decode_length
     if decode and encoder_segment_ids is not None:
       raise ValueError(
-          'encoder_segment_ids was given to a decoding step: examples can not'
-          ' be packed while decoding.'
+        'encoder_segment_ids was given to a decoding step: examples can not'
+        ' be packed while decoding.'
       )
     encoder_tokens = encoder_input_tokens.astype(jnp.int32)
     tokens = decoder_input_tokens.astype(jnp.int32)
@@ -336,50 +342,50 @@ class Transformer(nn.Module):
     self_mask = AttentionMask(causal=True)
     if not decode:
       self_mask = AttentionMask.from_tokens(
-          targets, targets, decoder_segment_ids, decoder_segment_ids, causal=True
+        targets, targets, decoder_segment_ids, decoder_segment_ids, causal=True
       )
     cross_mask = AttentionMask.from_tokens(
-        targets, encoder_tokens, decoder_segment_ids, encoder_segment_ids
+      targets, encoder_tokens, decoder_segment_ids, encoder_segment_ids
     )
     return self.decoder(
-        tokens,
-        self_mask,
-        self.config.temperatures if temperatures is None else temperatures,
-        cross=dict(encoded=encoded, mask=cross_mask, cross_cache=cross_cache),
-        deterministic=not enable_dropout,
-        cache=cache,
+      tokens,
+      self_mask,
+      self.config.temperatures if temperatures is None else temperatures,
+      cross=dict(encoded=encoded, mask=cross_mask, cross_cache=cross_cache),
+      deterministic=not enable_dropout,
+      cache=cache,
     )
 
   def __call__(
-      self,
-      encoder_input_tokens: InputTokens,
-      decoder_input_tokens: Tokens,
-      decoder_target_tokens: Tokens,
-      encoder_segment_ids: InputTokens | None = None,
-      decoder_segment_ids: Tokens | None = None,
-      encoder_positions: InputTokens | None = None,
-      decoder_positions: Tokens | None = None,
-      *,
-      enable_dropout: bool = True,
-      decode: bool = False,
-      temperatures: Temperatures | None = None,
+    self,
+    encoder_input_tokens: InputTokens,
+    decoder_input_tokens: Tokens,
+    decoder_target_tokens: Tokens,
+    encoder_segment_ids: InputTokens | None = None,
+    decoder_segment_ids: Tokens | None = None,
+    encoder_positions: InputTokens | None = None,
+    decoder_positions: Tokens | None = None,
+    *,
+    enable_dropout: bool = True,
+    decode: bool = False,
+    temperatures: Temperatures | None = None,
   ) -> Float[Array, 'B T V']:
     """Encode and decode; arguments as in those two."""
     del encoder_positions
     encoded = self.encode(
-        encoder_input_tokens, encoder_segment_ids, enable_dropout, temperatures
+      encoder_input_tokens, encoder_segment_ids, enable_dropout, temperatures
     )
     return self.decode(
-        encoded,
-        encoder_input_tokens,
-        decoder_input_tokens,
-        decoder_target_tokens,
-        encoder_segment_ids=encoder_segment_ids,
-        decoder_segment_ids=decoder_segment_ids,
-        decoder_positions=decoder_positions,
-        enable_dropout=enable_dropout,
-        decode=decode,
-        temperatures=temperatures,
+      encoded,
+      encoder_input_tokens,
+      decoder_input_tokens,
+      decoder_target_tokens,
+      encoder_segment_ids=encoder_segment_ids,
+      decoder_segment_ids=decoder_segment_ids,
+      decoder_positions=decoder_positions,
+      enable_dropout=enable_dropout,
+      decode=decode,
+      temperatures=temperatures,
     )
 
 
@@ -392,19 +398,19 @@ class DecoderOnlyTransformer(nn.Module):
     self.decoder = Decoder(self.config)
 
   def __call__(
-      self,
-      decoder_input_tokens: Tokens,
-      decoder_target_tokens: Tokens,
-      decoder_segment_ids: Tokens | None = None,
-      decoder_positions: Tokens | None = None,
-      decoder_causal_attention: Tokens | None = None,
-      *,
-      enable_dropout: bool = True,
-      decode: bool = False,
-      max_decode_length: int | None = None,
-      prefill: bool = False,
-      prefill_lengths: Int[Array, 'B'] | None = None,
-      temperatures: Temperatures | None = None,
+    self,
+    decoder_input_tokens: Tokens,
+    decoder_target_tokens: Tokens,
+    decoder_segment_ids: Tokens | None = None,
+    decoder_positions: Tokens | None = None,
+    decoder_causal_attention: Tokens | None = None,
+    *,
+    enable_dropout: bool = True,
+    decode: bool = False,
+    max_decode_length: int | None = None,
+    prefill: bool = False,
+    prefill_lengths: Int[Array, 'B'] | None = None,
+    temperatures: Temperatures | None = None,
   ) -> Float[Array, 'B T V']:
     """Run the model.
 
@@ -431,23 +437,23 @@ class DecoderOnlyTransformer(nn.Module):
     targets = decoder_target_tokens.astype(jnp.int32)
     prefix = decoder_causal_attention
     mask = AttentionMask.from_tokens(
-        targets,
-        targets,
-        decoder_segment_ids,
-        decoder_segment_ids,
-        prefix=None if prefix is None else prefix.astype(bool),
-        causal=True,
+      targets,
+      targets,
+      decoder_segment_ids,
+      decoder_segment_ids,
+      prefix=None if prefix is None else prefix.astype(bool),
+      causal=True,
     )
     cache: CacheMode = 'prefill' if prefill else 'off'
     if decode:
       cache = 'step' if self.has_variable('cache', 'decoder') else 'initialize'
     return self.decoder(
-        decoder_input_tokens.astype(jnp.int32),
-        mask,
-        self.config.temperatures if temperatures is None else temperatures,
-        deterministic=not enable_dropout,
-        cache=cache,
-        prefill_lengths=prefill_lengths,
+      decoder_input_tokens.astype(jnp.int32),
+      mask,
+      self.config.temperatures if temperatures is None else temperatures,
+      deterministic=not enable_dropout,
+      cache=cache,
+      prefill_lengths=prefill_lengths,
     )
 
 
@@ -456,7 +462,7 @@ def _residual_dropout(config, deterministic):
 
   def drop(x):
     return nn.Dropout(config.dropout_rate, broadcast_dims=(-2,))(
-        x, deterministic=deterministic
+      x, deterministic=deterministic
     )
 
   return drop

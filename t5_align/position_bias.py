@@ -9,9 +9,9 @@ all of it, and a block of any size is cut from the band.
 
 Synopsis:
 
-    band = bias_band(table, bidirectional=True, max_distance=128)  # [N, 257]
-    block = toeplitz_block(band, query_start, key_start, 128, 512) # [N, 128, 512]
-    rows = bias_rows(band, query_positions, key_positions)         # [B, N, T, S]
+    band = bias_band(table, bidirectional=True, max_distance=128)  # [N, W]
+    block = toeplitz_block(band, query_start, key_start, t, s)     # [N, t, s]
+    rows = bias_rows(band, query_positions, key_positions)     # [B, N, T, S]
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ import numpy as np
 
 
 def relative_position_bucket(
-    relative_position: np.ndarray | int,
-    *,
-    bidirectional: bool,
-    num_buckets: int = 32,
-    max_distance: int = 128,
+  relative_position: np.ndarray | int,
+  *,
+  bidirectional: bool,
+  num_buckets: int = 32,
+  max_distance: int = 128,
 ) -> np.ndarray:
   """Return the bucket of each offset (key position - query position).
 
@@ -44,25 +44,25 @@ def relative_position_bucket(
     Buckets, int32, of the same shape.
   """
   buckets = _bucket_by_distance(
-      num_buckets // 2 if bidirectional else num_buckets, max_distance
+    num_buckets // 2 if bidirectional else num_buckets, max_distance
   )
   offset = np.asarray(relative_position, np.int64)
   if not bidirectional:
     return buckets[np.clip(-offset, 0, max_distance)]
   after = np.where(offset > 0, num_buckets // 2, 0)
   return (after + buckets[np.minimum(np.abs(offset), max_distance)]).astype(
-      np.int32
+    np.int32
   )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _bucket_by_distance(num_buckets: int, max_distance: int) -> np.ndarray:
   """Buckets of the distances 0 … max_distance, [max_distance + 1]."""
   max_exact = num_buckets // 2
   if max_distance <= max_exact:
     raise ValueError(
-        f'relative_attention_max_distance is {max_distance}, but the first'
-        f' {max_exact} distances have a bucket each: it must be larger.'
+      f'relative_attention_max_distance is {max_distance}, but the first'
+      f' {max_exact} distances have a bucket each: it must be larger.'
     )
   buckets = np.arange(max_distance + 1, dtype=np.int32)
   # In float32 with this epsilon, as every T5 since Mesh TensorFlow has it.
@@ -71,15 +71,15 @@ def _bucket_by_distance(num_buckets: int, max_distance: int) -> np.ndarray:
   ratio = ratio / math.log(max_distance / max_exact)
   logarithmic = max_exact + (ratio * (num_buckets - max_exact)).astype(np.int32)
   return np.where(
-      buckets < max_exact, buckets, np.minimum(logarithmic, num_buckets - 1)
+    buckets < max_exact, buckets, np.minimum(logarithmic, num_buckets - 1)
   ).astype(np.int32)
 
 
 def bias_band(
-    bias_table: Float[Array, 'N K'],
-    *,
-    bidirectional: bool,
-    max_distance: int,
+  bias_table: Float[Array, 'N K'],
+  *,
+  bidirectional: bool,
+  max_distance: int,
 ) -> Float[Array, 'N W']:
   """Spread the table over the offsets -max_distance … max_distance.
 
@@ -93,18 +93,18 @@ def bias_band(
     value of the nearest end.
   """
   buckets = relative_position_bucket(
-      np.arange(-max_distance, max_distance + 1),
-      bidirectional=bidirectional,
-      num_buckets=bias_table.shape[1],
-      max_distance=max_distance,
+    np.arange(-max_distance, max_distance + 1),
+    bidirectional=bidirectional,
+    num_buckets=bias_table.shape[1],
+    max_distance=max_distance,
   )
   return jnp.take(bias_table, buckets, axis=1)
 
 
 def bias_rows(
-    band: Float[Array, 'N W'],
-    query_positions: Int[Array, 'T'] | Int[Array, 'B T'],
-    key_positions: Int[Array, 'S'],
+  band: Float[Array, 'N W'],
+  query_positions: Int[Array, 'T'] | Int[Array, 'B T'],
+  key_positions: Int[Array, 'S'],
 ) -> Float[Array, 'b N T S']:
   """Look up the bias of every pair: for few rows, and as the definition.
 
@@ -124,11 +124,11 @@ def bias_rows(
 
 
 def toeplitz_block(
-    band: Float[Array, 'N W'],
-    query_start: Int[Array, ''] | int,
-    key_start: Int[Array, ''] | int,
-    num_queries: int,
-    num_keys: int,
+  band: Float[Array, 'N W'],
+  query_start: Int[Array, ''] | int,
+  key_start: Int[Array, ''] | int,
+  num_queries: int,
+  num_keys: int,
 ) -> Float[Array, 'N t s']:
   """Cut the block of bias of consecutive queries and consecutive keys.
 
@@ -150,7 +150,7 @@ def toeplitz_block(
   offset = key_start - query_start - (num_queries - 1) + jnp.arange(period)
   diagonals = jnp.take(band, _index(band, offset), axis=1)
   repeated = jnp.broadcast_to(
-      diagonals[:, None, :], (band.shape[0], num_queries, period)
+    diagonals[:, None, :], (band.shape[0], num_queries, period)
   ).reshape(band.shape[0], num_queries * period)
   first = num_queries - 1
   rows = repeated[:, first : first + num_queries * (period - 1)]

@@ -69,8 +69,8 @@ class Law:
   def __post_init__(self):
     if self.name not in LAWS:
       raise TemperatureError(
-          f'Unknown law of temperature {self.name!r};'
-          f' {_nearest(self.name, LAWS)}.'
+        f'Unknown law of temperature {self.name!r};'
+        f' {_nearest(self.name, LAWS)}.'
       )
     coefficients = _tuples(self.coefficients)
     if not isinstance(coefficients, tuple):
@@ -78,8 +78,8 @@ class Law:
     wanted = _COEFFICIENTS[self.name]
     if len(coefficients) != len(wanted):
       raise TemperatureError(
-          f'Law {self.name!r} has {len(coefficients)} coefficients, wanted'
-          f' {len(wanted)}: {", ".join(wanted)}.'
+        f'Law {self.name!r} has {len(coefficients)} coefficients, wanted'
+        f' {len(wanted)}: {", ".join(wanted)}.'
       )
     for label, value in zip(wanted, coefficients):
       _check_positive(value, f'{self.name}.{label}')
@@ -132,10 +132,10 @@ class Temperatures:
       Temperatures with [L, N] leaves.
     """
     return Temperatures(
-        **{
-            site: _broadcast(getattr(self, site), site, *_site_shape(config, site))
-            for site in SITES
-        }
+      **{
+        site: _broadcast(getattr(self, site), site, *_site_shape(config, site))
+        for site in SITES
+      }
     )
 
   def to_json(self) -> dict[str, Any]:
@@ -147,13 +147,13 @@ class Temperatures:
     """Read what `to_json` gives; raise TemperatureError for anything else."""
     if not isinstance(value, dict):
       raise TemperatureError(
-          f'Temperatures are an object with the keys {", ".join(SITES)}; got'
-          f' {type(value).__name__}.'
+        f'Temperatures are an object with the keys {", ".join(SITES)}; got'
+        f' {type(value).__name__}.'
       )
     for key in value:
       if key not in SITES:
         raise TemperatureError(
-            f'Unknown attention site {key!r}; {_nearest(key, SITES)}.'
+          f'Unknown attention site {key!r}; {_nearest(key, SITES)}.'
         )
     return cls(**{k: _site_from_json(k, v) for k, v in value.items()})
 
@@ -170,7 +170,7 @@ def at_layer(value: Any, layer: int) -> Any:
   """
   if isinstance(value, Law):
     return Law(
-        value.name, tuple(at_layer(c, layer) for c in value.coefficients)
+      value.name, tuple(at_layer(c, layer) for c in value.coefficients)
     )
   if isinstance(value, tuple) or jnp.ndim(value) > 0:
     return value[layer]
@@ -178,7 +178,7 @@ def at_layer(value: Any, layer: int) -> Any:
 
 
 def resolve(
-    value: Any, key_counts: Callable[[], Int[Array, 'b T']]
+  value: Any, key_counts: Callable[[], Int[Array, 'b T']]
 ) -> Float[Array, '...'] | float:
   """Turn one layer's temperature into what `attend` takes.
 
@@ -193,8 +193,7 @@ def resolve(
     counts = key_counts().astype(jnp.float32)[:, None, :]
     # a number or [N] -> [1, 1 or N, 1]
     coefficients = (
-        jnp.asarray(c, jnp.float32).reshape(1, -1, 1)
-        for c in value.coefficients
+      jnp.asarray(c, jnp.float32).reshape(1, -1, 1) for c in value.coefficients
     )
     return LAWS[value.name](counts, *coefficients)
   if isinstance(value, tuple):
@@ -203,7 +202,7 @@ def resolve(
 
 
 def save(
-    path: epath.PathLike, temperatures: Temperatures, **calibration: Any
+  path: epath.PathLike, temperatures: Temperatures, **calibration: Any
 ) -> None:
   """Write a temperatures.json.
 
@@ -213,9 +212,9 @@ def save(
     **calibration: how they were found, in JSON types; kept beside them.
   """
   document = {
-      'version': _FILE_VERSION,
-      'temperatures': temperatures.to_json(),
-      'calibration': calibration,
+    'version': _FILE_VERSION,
+    'temperatures': temperatures.to_json(),
+    'calibration': calibration,
   }
   text = json.dumps(document, indent=2, allow_nan=False)
   epath.Path(path).write_text(text + '\n')
@@ -229,11 +228,11 @@ def load(path: epath.PathLike) -> Temperatures:
     raise TemperatureError(f'{path}: no temperatures here: {error}') from error
   if not isinstance(document, dict) or 'temperatures' not in document:
     raise TemperatureError(
-        f'{path}: wanted an object with "version" and "temperatures".'
+      f'{path}: wanted an object with "version" and "temperatures".'
     )
   if document.get('version') != _FILE_VERSION:
     raise TemperatureError(
-        f'{path}: version {document.get("version")!r}, wanted {_FILE_VERSION}.'
+      f'{path}: version {document.get("version")!r}, wanted {_FILE_VERSION}.'
     )
   try:
     return Temperatures.from_json(document['temperatures'])
@@ -251,30 +250,30 @@ def _broadcast(value, label, num_layers, num_heads):
   """Give a site's value the shape [L, N], or say what doesn't fit."""
   if isinstance(value, Law):
     coefficients = tuple(
-        _broadcast(c, f'{label}.{value.name}', num_layers, num_heads)
-        for c in value.coefficients
+      _broadcast(c, f'{label}.{value.name}', num_layers, num_heads)
+      for c in value.coefficients
     )
     return Law(value.name, coefficients)
   try:
     array = np.asarray(value, np.float32)
   except ValueError as error:
     raise TemperatureError(
-        f'{label}: layers have different numbers of heads.'
+      f'{label}: layers have different numbers of heads.'
     ) from error
   if array.ndim and array.shape[0] != num_layers:
     raise TemperatureError(
-        f'{label}: temperatures for {array.shape[0]} layers, but the model has'
-        f' {num_layers}. Calibrate with this model.'
+      f'{label}: temperatures for {array.shape[0]} layers, but the model has'
+      f' {num_layers}. Calibrate with this model.'
     )
   if array.ndim == 2 and array.shape[1] != num_heads:
     raise TemperatureError(
-        f'{label}: temperatures for {array.shape[1]} heads, but the model has'
-        f' {num_heads}. Calibrate with this model.'
+      f'{label}: temperatures for {array.shape[1]} heads, but the model has'
+      f' {num_heads}. Calibrate with this model.'
     )
   if array.ndim > 2:
     raise TemperatureError(
-        f'{label}: {array.ndim} levels of nesting, wanted at most 2: layers and'
-        ' heads.'
+      f'{label}: {array.ndim} levels of nesting, wanted at most 2: layers and'
+      ' heads.'
     )
   if array.ndim == 1:
     array = array[:, None]
@@ -298,8 +297,8 @@ def _check_positive(value, label):
   elif isinstance(value, (int, float)):
     if not (math.isfinite(value) and value > 0):
       raise TemperatureError(
-          f'{label}: temperature {value} can not divide logits; wanted a'
-          ' positive number (1 is off, below 1 sharpens).'
+        f'{label}: temperature {value} can not divide logits; wanted a'
+        ' positive number (1 is off, below 1 sharpens).'
       )
 
 
@@ -316,14 +315,13 @@ def _site_from_json(site, value):
   if isinstance(value, dict):
     if set(value) != {'law', 'coefficients'}:
       raise TemperatureError(
-          f'{site}: a law is an object with "law" and "coefficients"; got'
-          f' {sorted(value)}.'
+        f'{site}: a law is an object with "law" and "coefficients"; got'
+        f' {sorted(value)}.'
       )
     return Law(value['law'], _tuples(value['coefficients']))
   if not isinstance(value, (int, float, list)):
     raise TemperatureError(
-        f'{site}: wanted a number, a list or a law; got'
-        f' {type(value).__name__}.'
+      f'{site}: wanted a number, a list or a law; got {type(value).__name__}.'
     )
   return value
 

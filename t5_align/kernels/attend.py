@@ -14,7 +14,7 @@ Synopsis:
 from __future__ import annotations
 
 import difflib
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -31,31 +31,29 @@ _REFERENCE_LOGITS_BYTES = 4 << 20
 
 @overload
 def attend(
-    *args, return_statistics: Literal[False] = False, **kwargs
-) -> Float[Array, 'B T N H']:
-  ...
+  *args, return_statistics: Literal[False] = False, **kwargs
+) -> Float[Array, 'B T N H']: ...
 
 
 @overload
 def attend(
-    *args, return_statistics: Literal[True], **kwargs
-) -> tuple[Float[Array, 'B T N H'], SoftmaxStatistics]:
-  ...
+  *args, return_statistics: Literal[True], **kwargs
+) -> tuple[Float[Array, 'B T N H'], SoftmaxStatistics]: ...
 
 
 def attend(
-    query: Float[Array, 'B T N H'],
-    key: Float[Array, 'B S N H'],
-    value: Float[Array, 'B S N H'],
-    *,
-    bias_table: Float[Array, 'N K'] | None,
-    bidirectional: bool,
-    max_distance: int,
-    mask: AttentionMask,
-    temperature: Float[Array, '...'] | float,
-    query_offset: Int[Array, ''] | Int[Array, 'B'] | int = 0,
-    implementation: str | None = None,
-    return_statistics: bool = False,
+  query: Float[Array, 'B T N H'],
+  key: Float[Array, 'B S N H'],
+  value: Float[Array, 'B S N H'],
+  *,
+  bias_table: Float[Array, 'N K'] | None,
+  bidirectional: bool,
+  max_distance: int,
+  mask: AttentionMask,
+  temperature: Float[Array, '...'] | float,
+  query_offset: Int[Array, ''] | Int[Array, 'B'] | int = 0,
+  implementation: str | None = None,
+  return_statistics: bool = False,
 ):
   """Attend with a relative position bias, a mask and a temperature.
 
@@ -86,13 +84,13 @@ def attend(
   """
   _check_shapes(query, key, value, bias_table)
   per_row = _per_row(temperature, query.shape)
-  arguments = dict(
-      bias_table=bias_table,
-      bidirectional=bidirectional,
-      max_distance=max_distance,
-      mask=mask,
-      temperature=per_row,
-      query_offset=query_offset,
+  arguments: dict[str, Any] = dict(
+    bias_table=bias_table,
+    bidirectional=bidirectional,
+    max_distance=max_distance,
+    mask=mask,
+    temperature=per_row,
+    query_offset=query_offset,
   )
   if implementation is None:
     implementation = _best(query, key, query_offset)
@@ -101,23 +99,23 @@ def attend(
   elif implementation == 'chunked':
     if jnp.ndim(query_offset) > 0:
       raise NotImplementedError(
-          "implementation='chunked' has one query_offset for all sequences; for"
-          " one each, use 'reference'."
+        "implementation='chunked' has one query_offset for all sequences; for"
+        " one each, use 'reference'."
       )
     out, statistics = attend_chunked(
-        query, key, value, **arguments, with_moments=return_statistics
+      query, key, value, **arguments, with_moments=return_statistics
     )
   elif implementation in IMPLEMENTATIONS:
     raise NotImplementedError(
-        f'implementation={implementation!r} is not there yet; use'
-        " 'chunked', or None for the best that can."
+      f'implementation={implementation!r} is not there yet; use'
+      " 'chunked', or None for the best that can."
     )
   else:
     close = difflib.get_close_matches(implementation, IMPLEMENTATIONS, 1)
     hint = f' Did you mean {close[0]!r}?' if close else ''
     raise ValueError(
-        f'Unknown attention implementation {implementation!r}; known:'
-        f' {", ".join(IMPLEMENTATIONS)}.{hint}'
+      f'Unknown attention implementation {implementation!r}; known:'
+      f' {", ".join(IMPLEMENTATIONS)}.{hint}'
     )
   return (out, statistics) if return_statistics else out
 
@@ -138,13 +136,11 @@ def _per_row(temperature, query_shape):
     return temperature.reshape(1, -1, 1, 1)
   if shape in ((B, N), (1, N)):
     return temperature[:, :, None, None]
-  if len(shape) == 3 and all(
-      x in (1, y) for x, y in zip(shape, (B, N, T))
-  ):
+  if len(shape) == 3 and all(x in (1, y) for x, y in zip(shape, (B, N, T))):
     return temperature[..., None]
   raise ValueError(
-      f'temperature has shape {list(shape)}; wanted [], [N], [B, N] or'
-      f' [B, N, T] with B={B}, N={N}, T={T}.'
+    f'temperature has shape {list(shape)}; wanted [], [N], [B, N] or'
+    f' [B, N, T] with B={B}, N={N}, T={T}.'
   )
 
 
@@ -152,10 +148,10 @@ def _check_shapes(query, key, value, bias_table):
   B, _, N, H = query.shape
   if key.shape != value.shape or (key.shape[0], *key.shape[2:]) != (B, N, H):
     raise ValueError(
-        f'query {list(query.shape)} [B, T, N, H] does not fit key'
-        f' {list(key.shape)} and value {list(value.shape)} [B, S, N, H].'
+      f'query {list(query.shape)} [B, T, N, H] does not fit key'
+      f' {list(key.shape)} and value {list(value.shape)} [B, S, N, H].'
     )
   if bias_table is not None and bias_table.shape[0] != N:
     raise ValueError(
-        f'bias_table has {bias_table.shape[0]} heads, query has {N}.'
+      f'bias_table has {bias_table.shape[0]} heads, query has {N}.'
     )

@@ -21,21 +21,20 @@ from jaxtyping import Array, Float, Int
 
 from t5_align import position_bias
 from t5_align.kernels.statistics import SoftmaxStatistics
-from t5_align.mask import AttentionMask
-from t5_align.mask import row_positions
+from t5_align.mask import AttentionMask, row_positions
 
 
 def attend_reference(
-    query: Float[Array, 'B T N H'],
-    key: Float[Array, 'B S N H'],
-    value: Float[Array, 'B S N H'],
-    *,
-    bias_table: Float[Array, 'N K'] | None,
-    bidirectional: bool,
-    max_distance: int,
-    mask: AttentionMask,
-    temperature: Float[Array, 'b n t 1'],
-    query_offset: Int[Array, ''] | Int[Array, 'B'] | int = 0,
+  query: Float[Array, 'B T N H'],
+  key: Float[Array, 'B S N H'],
+  value: Float[Array, 'B S N H'],
+  *,
+  bias_table: Float[Array, 'N K'] | None,
+  bidirectional: bool,
+  max_distance: int,
+  mask: AttentionMask,
+  temperature: Float[Array, 'b n t 1'],
+  query_offset: Int[Array, ''] | Int[Array, 'B'] | int = 0,
 ) -> tuple[Float[Array, 'B T N H'], SoftmaxStatistics]:
   """Attend; arguments as in `attend`, temperature already [B, N, T, 1]."""
   rows = jnp.arange(query.shape[1])
@@ -43,11 +42,11 @@ def attend_reference(
   key_positions = jnp.arange(key.shape[1])
 
   logits = jnp.einsum(
-      'BTNH,BSNH->BNTS', query, key, preferred_element_type=jnp.float32
+    'BTNH,BSNH->BNTS', query, key, preferred_element_type=jnp.float32
   )
   if bias_table is not None:
     band = position_bias.bias_band(
-        bias_table, bidirectional=bidirectional, max_distance=max_distance
+      bias_table, bidirectional=bidirectional, max_distance=max_distance
     )
     logits += position_bias.bias_rows(band, query_positions, key_positions)
   logits = logits / temperature
@@ -60,10 +59,10 @@ def attend_reference(
   denominator = jnp.sum(weights, axis=-1, keepdims=True)
   weights = weights / jnp.where(denominator == 0, 1.0, denominator)
   out = jnp.einsum(
-      'BNTS,BSNH->BTNH',
-      weights.astype(value.dtype),
-      value,
-      preferred_element_type=jnp.float32,
+    'BNTS,BSNH->BTNH',
+    weights.astype(value.dtype),
+    value,
+    preferred_element_type=jnp.float32,
   )
 
   logits = jnp.where(visible, logits, 0.0)
@@ -71,10 +70,10 @@ def attend_reference(
   mean = jnp.sum(logits, axis=-1) / count
   deviation = jnp.where(visible, logits - mean[..., None], 0.0)
   statistics = SoftmaxStatistics(
-      maximum=maximum[..., 0],
-      denominator=denominator[..., 0],
-      expected_logit=jnp.sum(weights * logits, axis=-1),
-      logit_mean=mean,
-      logit_variance=jnp.sum(deviation**2, axis=-1) / count,
+    maximum=maximum[..., 0],
+    denominator=denominator[..., 0],
+    expected_logit=jnp.sum(weights * logits, axis=-1),
+    logit_mean=mean,
+    logit_variance=jnp.sum(deviation**2, axis=-1) / count,
   )
   return out.astype(query.dtype), statistics

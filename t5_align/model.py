@@ -1,0 +1,258 @@
+"""Model: what load_model() returns; a T5 ready to read, score and write text.
+
+Synopsis:
+
+    model = load_model('google/flan-t5-base')       # or a folder, or 'bundled'
+    model.generate(['translate English to German: That is good.'])
+    model.score(['Is the sky blue?'], ['yes'])
+    model.with_temperatures(Temperatures(encoder=0.8)).save('sharper')
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import json
+import os
+from typing import Any
+
+from etils import epath
+import jax
+from jaxtyping import Array, Float, Int
+import numpy as np
+
+from t5_align import presets
+from t5_align import temperature as temperature_lib
+from t5_align.bundled import BUNDLED_MODEL
+from t5_align.checkpoints import Checkpoint, load_checkpoint, save_safetensors
+from t5_align.config import T5Config
+from t5_align.inference import Inference, Sampling
+from t5_align.network import DecoderOnlyTransformer, Transformer
+from t5_align.temperature import Temperatures
+from t5_align.vocabulary import Vocabulary, load_vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A T5 with its parameters and vocabulary.
+
+  Attributes:
+    checkpoint: what was loaded, and its content hash.
+    config: sizes, dtype, attention implementation and temperatures.
+    vocabulary: None where the folder has none; text methods then raise.
+    training_length: tokens of the input that it was trained on, where known.
+    batch_size: examples that are computed at once.
+  """
+
+  checkpoint: Checkpoint
+  config: T5Config
+  vocabulary: Vocabulary | None
+  training_length: int | None
+  batch_size: int = 8
+
+  @property
+  def params(self) -> dict[str, Any]:
+    """Parameters, in T5X's tree."""
+    return self.checkpoint.params
+
+  @property
+  def temperatures(self) -> Temperatures:
+    """What divides the attention logits unless a call says otherwise."""
+    return self.config.temperatures
+
+  @functools.cached_property
+  def network(self) -> Transformer | DecoderOnlyTransformer:
+    """The Flax module."""
+    if self.checkpoint.decoder_only:
+      return DecoderOnlyTransformer(self.config)
+    return Transformer(self.config)
+
+  @functools.cached_property
+  def inference(self) -> Inference:
+    """Compiled functions on token ids."""
+    return Inference(self.network, self.params, batch_size=self.batch_size)
+
+  def logits(
+    self,
+    encoder_tokens: Int[Array, 'B S'] | np.ndarray | None,
+    decoder_tokens: Int[Array, 'B T'] | np.ndarray,
+    temperatures: Temperatures | None = None,
+  ) -> Float[Array, 'B T V']:
+    """Return float32 logits; see `Inference.logits`."""
+    return self.inference.logits(encoder_tokens, decoder_tokens, temperatures)
+
+  def encode(
+    self,
+    encoder_tokens: Int[Array, 'B S'] | np.ndarray,
+    temperatures: Temperatures | None = None,
+  ) -> Float[Array, 'B S D']:
+    """Return the encoder's output."""
+    return self.inference.encode(encoder_tokens, temperatures)
+
+  def score(self, inputs: Sequence[str], targets: Sequence[str]) -> list[float]:
+    """Return the log-likelihood of each target, EOS included, in nats.
+
+    Args:
+      inputs: prompts.
+      targets: what is scored, one for each prompt.
+    """
+    vocabulary = self._text()
+    tokens = [[*vocabulary.encode(t), vocabulary.eos_id] for t in targets]
+    scored = self.inference.score(self.tokenize(inputs), tokens)
+    return [s.log_likelihood for s in scored]
+
+  def generate(
+    self,
+    inputs: Sequence[str],
+    max_new_tokens: int = 64,
+    num_beams: int = 1,
+    *,
+    length_penalty: float = 1.0,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+  ) -> list[str]:
+    """Return one output for each input.
+
+    Args:
+      inputs: prompts of any length.
+      max_new_tokens: at most this many tokens each.
+      num_beams: 1 is greedy, or samples.
+      length_penalty: of beam search.
+      sampling: how to draw tokens; None is greedy.
+      seed: of sampling.
+    """
+    vocabulary = self._text()
+    generated = self.inference.generate(
+      self.tokenize(inputs),
+      max_new_tokens=max_new_tokens,
+      num_beams=num_beams,
+      length_penalty=length_penalty,
+      sampling=sampling,
+      seed=seed,
+    )
+    return [vocabulary.decode(g.tokens) for g in generated]
+
+  def tokenize(self, inputs: Sequence[str]) -> list[list[int]]:
+    """Return token ids as the model reads them: an encoder's end in EOS."""
+    if isinstance(inputs, str):
+      raise TypeError('Wanted a list of strings, got one string.')
+    vocabulary = self._text()
+    end = [] if self.checkpoint.decoder_only else [vocabulary.eos_id]
+    return [[*vocabulary.encode(text), *end] for text in inputs]
+
+  def with_temperatures(self, temperatures: Temperatures) -> Model:
+    """Return the same model with other temperatures."""
+    config = dataclasses.replace(self.config, temperatures=temperatures)
+    return dataclasses.replace(self, config=config)
+
+  def save(self, path: str | os.PathLike) -> None:
+    """Write a folder that Hugging Face and `load_model` read.
+
+    Args:
+      path: gets safetensors, config.json, the tokenizer's files, and
+        temperatures.json, which load_model applies and Hugging Face ignores.
+    """
+    path = epath.Path(path)
+    save_safetensors(path, self.config, self.params)
+    if self.training_length is not None:
+      config = json.loads((path / 'config.json').read_text())
+      config['n_positions'] = self.training_length
+      (path / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+    if self.vocabulary is not None:
+      self.vocabulary.save(path)
+    temperature_lib.save(path / 'temperatures.json', self.temperatures)
+
+  def _text(self) -> Vocabulary:
+    if self.vocabulary is None:
+      raise ValueError(
+        f'{self.checkpoint.path} has no tokenizer (spiece.model or'
+        ' tokenizer.json): put one there, or use logits() and encode() with'
+        ' token ids.'
+      )
+    return self.vocabulary
+
+
+def load_model(
+  path_or_hub_id: str | os.PathLike,
+  dtype: str | None = None,
+  attention: str | None = None,
+  *,
+  revision: str | None = None,
+  config: T5Config | str | None = None,
+  temperatures: Temperatures | None = None,
+  batch_size: int = 8,
+) -> Model:
+  """Load a T5 from a folder, from the Hugging Face hub, or the bundled one.
+
+  Args:
+    path_or_hub_id: a folder in any format of `load_checkpoint`, a hub id, or
+      'bundled' for the small model in this package.
+    dtype: of activations: 'float32' or 'bfloat16'. None is bfloat16, which T5
+      was trained in, and float32 on CPUs, which are slow at bfloat16.
+    attention: implementation of `attend`; None for the best that can.
+    revision: of a hub id.
+    config: sizes or the name of a preset, for a T5X folder.
+    temperatures: None for those of the folder's temperatures.json, if any.
+    batch_size: examples that are computed at once.
+
+  Returns:
+    The model.
+
+  Raises:
+    CheckpointError: the folder can't be read; says what and where.
+    ValueError: a wrong option, or a vocabulary that doesn't fit the model.
+  """
+  if str(path_or_hub_id) == 'bundled':
+    path_or_hub_id = BUNDLED_MODEL
+  if dtype is None:
+    dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
+  checkpoint = load_checkpoint(path_or_hub_id, revision=revision, config=config)
+  stored = checkpoint.path / 'temperatures.json'
+  if temperatures is None and stored.exists():
+    temperatures = temperature_lib.load(stored)
+  vocabulary = load_vocabulary(checkpoint.path)
+  size = checkpoint.config.vocab_size
+  if vocabulary is not None and vocabulary.vocab_size > size:
+    raise ValueError(
+      f'{checkpoint.path}: the tokenizer has {vocabulary.vocab_size} pieces,'
+      f' the model embeds {size}. They are not of the same model.'
+    )
+  return Model(
+    checkpoint=checkpoint,
+    config=dataclasses.replace(
+      checkpoint.config,
+      dtype=dtype,
+      attention=attention,
+      temperatures=temperatures or Temperatures(),
+    ),
+    vocabulary=vocabulary,
+    training_length=_training_length(checkpoint),
+    batch_size=batch_size,
+  )
+
+
+def _training_length(checkpoint: Checkpoint) -> int | None:
+  """Take n_positions of config.json, else that of the preset of this size."""
+  file = checkpoint.path / 'config.json'
+  if file.exists():
+    length = json.loads(file.read_text()).get('n_positions')
+    if isinstance(length, int) and length > 0:
+      return length
+  sizes = _sizes(checkpoint.config)
+  for preset in presets.PRESETS.values():
+    if _sizes(preset.config) == sizes:
+      return preset.training_length
+  return None
+
+
+def _sizes(config: T5Config) -> T5Config:
+  """The config without what doesn't tell one model from another."""
+  return dataclasses.replace(
+    config,
+    dtype='float32',
+    vocab_size=1,
+    dropout_rate=0.0,
+    temperatures=Temperatures(),
+    attention=None,
+  )
