@@ -9,7 +9,9 @@ import ast
 from collections.abc import Iterator
 import configparser
 import fnmatch
+import importlib.metadata
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -252,6 +254,24 @@ def test_setup_cfg_lists_every_package():
   folders = [module_name(f) for f in FILES if f.endswith('__init__.py')]
   assert sorted(listed) == sorted(folders)
   assert listed == sorted(listed)
+
+
+def test_setup_cfg_declares_every_import():
+  """Nothing works only because another package happens to bring it."""
+  requirements = setup_cfg()['options']['install_requires'].split('\n')
+  declared = {re.split(r'[ \[]', line)[0] for line in requirements if line}
+  # What TensorFlow's wheel is called differs; seqio brings the right one.
+  declared |= {'tensorflow', 'tensorflow-cpu', 'jaxlib'}
+  distributions = importlib.metadata.packages_distributions()
+  missed = {
+    f'{file}:{line} {name}'
+    for file in FILES
+    for name, line, _ in imports(file)
+    if (top := name.partition('.')[0]) not in sys.stdlib_module_names
+    and top not in ('t5_align', '__gin__', 't5x')
+    and not declared & {d.replace('_', '-') for d in distributions.get(top, [])}
+  }
+  assert not missed
 
 
 @pytest.mark.parametrize('suffix', ['.py', '.gin'])
