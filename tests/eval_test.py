@@ -1,0 +1,304 @@
+"""`t5-align eval` from flags to files, and each fault in one line."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from t5_align import cli, evaluation, inference, temperature
+from t5_align import eval as eval_lib
+from tests.tiny_model import save_tiny_model
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RUN = 't5_align/gin_configs/runs/eval.gin'
+
+
+@pytest.fixture(scope='module')
+def model_folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('model')
+  save_tiny_model(folder)
+  return folder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+  """Run in an empty folder, and leave the user's compilation cache alone."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(inference, 'use_compilation_cache', lambda: None)
+
+
+def run(*argv):
+  return cli.main(['eval', *map(str, argv)])
+
+
+def read(output_dir):
+  contents = json.loads((pathlib.Path(output_dir) / 'results.json').read_text())
+  return contents['header'], contents['rows']
+
+
+def test_short_flags(model_folder, capfd):
+  code = run(
+    '--model', model_folder, '--task', 'passkey_160,line_retrieval_3',
+    '--alignment', 'none', '--alignment', 0.8, '--limit', 3, '--seed', 5,
+    '--output_dir', 'out', '--dtype', 'float32', '--attention', 'reference',
+    '--batch_size', 2,
+  )  # fmt: skip
+  assert code == 0
+  header, rows = read('out')
+  assert [(row['task'], row['alignment'], row['n']) for row in rows] == [
+    ('passkey_160', 'none', 3),
+    ('passkey_160', 'temperature=0.8', 3),
+    ('line_retrieval_3', 'none', 3),
+    ('line_retrieval_3', 'temperature=0.8', 3),
+  ]
+  assert header['seed'] == 5
+  assert header['attention'] == 'reference'
+  assert header['settings']['batch_size'] == 2
+  assert {path.name for path in pathlib.Path('out').iterdir()} == {
+    'config.gin', 'results.json', 'samples', 'scores.png', 'report.html',
+  }  # fmt: skip
+  out, err = capfd.readouterr()
+  assert 'passkey (passkey_match)' in out
+  assert 'out/report.html' in out
+  assert '12/12 samples' in err
+
+
+def test_both_styles_are_the_same_call(monkeypatch):
+  calls = []
+  bound_arguments = eval_lib.command.bound_arguments
+
+  def record_and_stop(function):
+    calls.append(bound_arguments(function))
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(eval_lib.command, 'bound_arguments', record_and_stop)
+  short = (
+    '--model', 'm', '--task', 'passkey_64', '--alignment', '0.8',
+    '--output_dir', 'o', '--batch_size', '3', '--max_input_tokens', '99',
+    '--limit', '7', '--truncation', 'left',
+  )  # fmt: skip
+  gin_style = (
+    f'--gin_file={RUN}', "--gin.CHECKPOINT_PATH='m'",
+    "--gin.MIXTURE_OR_TASK_NAME=['passkey_64']", "--gin.TEMPERATURES=['0.8']",
+    "--gin.EVAL_OUTPUT_DIR='o'", '--gin.BATCH_SIZE=3',
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 99}",
+    '--gin.eval_script.evaluate.limit=7',
+    "--gin.eval_script.evaluate.truncation='left'",
+  )  # fmt: skip
+  assert run(*short) == 130
+  assert eval_lib.main(gin_style) == 130
+  assert calls[0] == calls[1]
+  assert calls[0]['batch_size'] == 3
+  assert calls[0]['task_feature_lengths'] == {'inputs': 99}
+
+
+def test_written_gin_file_repeats_the_run(model_folder):
+  arguments = ('--task', 'passkey_160', '--limit', 2, '--output_dir', 'out')
+  assert run('--model', model_folder, *arguments) == 0
+  before = read('out')
+  shutil.copy('out/config.gin', 'again.gin')
+  shutil.rmtree('out')
+  assert eval_lib.main(['--gin_file=again.gin']) == 0
+  after = read('out')
+  assert after[1] == before[1]
+  assert after[0]['config_hash'] == before[0]['config_hash']
+
+
+def test_own_temperatures_are_evaluated_too(model_folder, tmp_path):
+  folder = tmp_path / 'sharp'
+  shutil.copytree(model_folder, folder)
+  temperature.save(
+    folder / 'temperatures.json', temperature.Temperatures(encoder=(0.7,))
+  )
+  assert run('--model', folder, '--task', 'passkey_160', '--limit', 2) == 0
+  header, rows = read('t5_align_results')
+  assert [row['alignment'].partition('@')[0] for row in rows] == [
+    'none',
+    'temperatures.json',
+  ]
+  assert header['temperatures'][rows[1]['alignment']]['encoder'] == [0.7]
+
+
+def test_interrupt_and_failure_codes(model_folder, monkeypatch, capfd):
+  arguments = ('--model', model_folder, '--task', 'passkey_160', '--limit', 2)
+  answer = evaluation._answer
+
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(evaluation, '_answer', interrupt)
+  assert run(*arguments) == 130
+  assert 'interrupted' in capfd.readouterr().err
+
+  def fail(*args):
+    return [row | {'finite': False} for row in answer(*args)]
+
+  monkeypatch.setattr(evaluation, '_answer', fail)
+  assert run(*arguments) == 1
+  assert '2 (2 failed)' in capfd.readouterr().out
+
+
+def one_line(capfd):
+  out, err = capfd.readouterr()
+  assert err.count('\n') == 1, err
+  assert err.startswith('t5-align eval: ')
+  assert out == ''
+  return err
+
+
+TASK = ('--task', 'passkey_160')
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    (('--task', 'paskey_512'), "Did you mean 'passkey_512'"),
+    (('--task', 'nothing_*'), "matches 'nothing_*'"),
+    ((), 'MIXTURE_OR_TASK_NAME is required: set --task'),
+    ((*TASK, '--gin.eval_script.evaluate.limt=3'), 'Did you mean limit?'),
+    ((*TASK, '--gin.BATCHSIZE=3'), 'macro BATCHSIZE. Did you mean BATCH_SIZE?'),
+    ((*TASK, '--gin.BATCH_SIZE=x'), 'strings need quotes'),
+    ((*TASK, '--gin_file=nowhere.gin'), 'nowhere.gin'),
+    ((*TASK, '--alignment', '0'), 'temperature 0.0 can not divide'),
+    ((*TASK, '--alignment', '-1'), 'temperature -1.0 can not divide'),
+    ((*TASK, '--alignment', 'nan'), 'temperature nan can not divide'),
+    ((*TASK, '--alignment', 'entropy'), 'not there yet'),
+    ((*TASK, '--alignment', 'lost.json'), 'lost.json'),
+    ((*TASK, '--max_input_tokens', '50'), 'over the limit max_input_tokens=50'),
+    ((*TASK, '--truncation', 'left'), 'set max_input_tokens'),
+    ((*TASK, '--truncation', 'up'), 'invalid choice'),
+    ((*TASK, '--output_dir', 'file/x'), 'file/x is not writable'),
+    ((*TASK, '--limit', '0'), 'limit is 0'),
+    ((*TASK, '--limit', 'ten'), 'invalid int value'),
+    ((*TASK, '--nonsense'), '--nonsense'),
+    ((*TASK, '--attention', 'magic'), 'magic'),
+    ((*TASK, '--template', 'nothing'), "'nothing' is neither"),
+    (
+      (*TASK, '--gin.TASK_FEATURE_LENGTHS={"input": 5}'),
+      'wanted inputs, targets',
+    ),
+    (('--task', 'passkey_20'), '20 tokens are too few'),
+  ],
+)
+def test_bad_usage_is_one_line_and_2(model_folder, capfd, arguments, message):
+  pathlib.Path('file').write_text('')
+  code = run('--model', model_folder, '--limit', 2, *arguments)
+  assert message in one_line(capfd)
+  assert code == 2
+
+
+def truncate(folder):
+  path = folder / 'model.safetensors'
+  path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+  'damage, message',
+  [
+    (shutil.rmtree, 'broken'),
+    (lambda folder: (folder / 'model.safetensors').unlink(), 'broken'),
+    (truncate, 'model.safetensors'),
+    (lambda folder: (folder / 'config.json').write_text('{'), 'config.json'),
+    (
+      lambda folder: (folder / 'tokenizer_config.json').unlink(),
+      'has no tokenizer',
+    ),
+    (
+      lambda folder: (folder / 'spiece.model').write_bytes(b'junk'),
+      'spiece.model',
+    ),
+  ],
+)
+def test_unreadable_model_is_one_line_and_3(
+  model_folder, capfd, damage, message
+):
+  shutil.copytree(model_folder, 'broken')
+  damage(pathlib.Path('broken'))
+  assert run('--model', 'broken', *TASK) == 3
+  assert message in one_line(capfd)
+
+
+@pytest.mark.parametrize(
+  'content, message',
+  [
+    ('', 'data.jsonl'),
+    ('nonsense\n', 'data.jsonl:1'),
+    (None, 'data.jsonl'),
+  ],
+)
+def test_unreadable_data_is_one_line_and_3(
+  model_folder, capfd, content, message
+):
+  if content is not None:
+    pathlib.Path('data.jsonl').write_text(content)
+  code = run(
+    '--model', model_folder, '--task', 'line_retrieval_200',
+    '--data', 'data.jsonl',
+  )  # fmt: skip
+  assert message in one_line(capfd)
+  assert code == 3
+
+
+def test_debug_shows_the_traceback(model_folder, capfd):
+  assert run('--model', model_folder, '--task', 'paskey_512', '--debug') == 2
+  assert 'Traceback' in capfd.readouterr().err
+
+
+def test_another_configuration_is_refused(model_folder, capfd):
+  arguments = ('--model', model_folder, *TASK, '--limit', 2)
+  assert run(*arguments) == 0
+  capfd.readouterr()
+  assert run(*arguments, '--seed', 1) == 2
+  assert 'another settings.seed' in one_line(capfd)
+
+
+def test_experiment_file_parses():
+  """What `t5-align eval` alone runs: the bundled model, 1 to 16 times."""
+  eval_lib.command.parse_gin([RUN, eval_lib._BUNDLED], [])
+  arguments = eval_lib.command.bound_arguments(eval_lib.evaluate)
+  assert arguments['checkpoint_path'] == 'bundled'
+  assert arguments['output_dir'] == 't5_align_results'
+  tasks = eval_lib.select_tasks(arguments['tasks'])
+  by_family = {}
+  for task in tasks:
+    by_family.setdefault(task.family, []).append(task.size)
+  assert set(by_family) == {'passkey', 'line_retrieval'}
+  for sizes in by_family.values():
+    assert [size / sizes[0] for size in sizes] == [1, 2, 4, 8, 16]
+  assert 'none' in arguments['alignments'] and len(arguments['alignments']) > 1
+
+
+def test_a_process_elsewhere_without_tensorflow(model_folder, tmp_path):
+  """Modules run from any directory, and never import TensorFlow."""
+  code = (
+    'import sys; from t5_align import eval as e;'
+    f' code = e.main({["--model", str(model_folder), *TASK, "--limit=1"]!r});'
+    " print(*(m for m in ('tensorflow', 'seqio', 't5x') if m in sys.modules));"
+    ' sys.exit(code)'
+  )
+  environment = os.environ | {
+    'PYTHONPATH': str(ROOT),
+    'XDG_CACHE_HOME': str(tmp_path / 'cache'),
+  }
+
+  def python(*arguments):
+    return subprocess.run(
+      [sys.executable, *arguments],
+      cwd=tmp_path,
+      env=environment,
+      capture_output=True,
+      text=True,
+      timeout=200,
+    )
+
+  done = python('-c', code)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[-1] == ''
+  done = python('-m', 't5_align.eval', f'--gin_file={RUN}')
+  assert done.returncode == 2
+  assert done.stderr.count('\n') == 1
+  assert 'MIXTURE_OR_TASK_NAME is required: set --task' in done.stderr
