@@ -1,0 +1,413 @@
+"""Training: loss, optimizers, schedules, checkpoints, exact resume.
+
+The loss of one batch, with logits z, targets y and pad id 0, is a mean over
+the target tokens that are not padding,
+
+  loss = sum_{y != 0} (log Z - z_y + c (log Z)^2) / #{y != 0},
+  log Z = log sum_v exp(z_v),
+
+where c (`z_loss`, 1e-4) keeps log Z near 0 as T5X does (`t5x/losses.py`).
+The learning rate follows T5 (Raffel et al. 2020, section 3.1.2), with a
+linear warm-up before the decay by the square root of the step:
+
+  rate(i) = peak * min((i + 1) / w, sqrt(w / (i + 1))),  w = warm-up steps;
+
+`schedule='cosine'` replaces the second factor by half a cosine down to zero
+at the last step.
+
+Nothing but `TrainState` is saved: batch i and the dropout of step i depend on
+(seed, i) alone, so a run that was stopped continues bit for bit. (On a GPU
+that takes XLA_FLAGS=--xla_gpu_deterministic_ops=true.)
+
+Synopsis:
+  training = Training(num_steps=1000, optimizer='adamw', learning_rate=2e-3)
+  state = fit(Transformer(config), draw, training, 'runs/first')
+  # draw(generator) -> (input ids, target ids); runs/first holds
+  # checkpoints/ and log.jsonl. Calling it again continues.
+"""
+
+import collections
+from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent import futures
+import dataclasses
+import difflib
+import functools
+import itertools
+import json
+import multiprocessing
+import pathlib
+import time
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+from jax import numpy as jnp
+from jaxtyping import Array
+from jaxtyping import Float
+from jaxtyping import Int
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+
+# One example: input and target token ids, both ending in EOS.
+Draw = Callable[[np.random.Generator], tuple[list[int], list[int]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """How a model is trained.
+
+  Attributes:
+    num_steps: optimizer steps in the whole run.
+    batch_size: examples in a step.
+    input_lengths: encoder lengths in tokens, ascending; a batch is padded to
+      the first that holds it, so this is the number of shapes compiled.
+    target_length: decoder length in tokens; every target must fit.
+    optimizer: 'adafactor' (T5's) or 'adamw'.
+    learning_rate: the peak of the schedule, reached after the warm-up.
+    schedule: 'rsqrt' (T5's) or 'cosine' (to zero at `num_steps`).
+    warmup_steps: steps of linear warm-up, at least 1.
+    weight_decay: decoupled weight decay per unit of learning rate.
+    max_gradient_norm: gradients are scaled down to this global norm.
+    z_loss: the coefficient c of the squared log partition function.
+    seed: of the initial parameters, the data and the dropout.
+    log_every: steps between two lines of the log.
+    checkpoint_every: steps between two checkpoints; the last is always saved.
+    keep_checkpoints: how many of the newest checkpoints stay on disk.
+    data_workers: processes that make batches ahead of the step; 0 is a thread
+      of this one. They change the speed and nothing else.
+  """
+
+  num_steps: int = 10_000
+  batch_size: int = 128
+  input_lengths: tuple[int, ...] = (128,)
+  target_length: int = 32
+  optimizer: str = 'adafactor'
+  learning_rate: float = 1e-2
+  schedule: str = 'rsqrt'
+  warmup_steps: int = 1000
+  weight_decay: float = 0.0
+  max_gradient_norm: float = 1.0
+  z_loss: float = 1e-4
+  seed: int = 0
+  log_every: int = 100
+  checkpoint_every: int = 1000
+  keep_checkpoints: int = 2
+  data_workers: int = 0
+
+  def __post_init__(self):
+    # gin hands over lists.
+    object.__setattr__(self, 'input_lengths', tuple(self.input_lengths))
+    _check_choice('optimizer', self.optimizer, ('adafactor', 'adamw'))
+    _check_choice('schedule', self.schedule, ('rsqrt', 'cosine'))
+    if self.warmup_steps < 1:
+      raise ValueError(
+        f'warmup_steps is {self.warmup_steps}, wanted at least 1 (which is '
+        'no warm-up).'
+      )
+    if self.checkpoint_every % self.log_every:
+      raise ValueError(
+        f'checkpoint_every is {self.checkpoint_every}, wanted a multiple of '
+        f'log_every ({self.log_every}): no loss is saved unchecked.'
+      )
+    if list(self.input_lengths) != sorted(set(self.input_lengths)):
+      raise ValueError(
+        f'input_lengths is {self.input_lengths}, wanted ascending lengths.'
+      )
+
+
+class Batch(NamedTuple):
+  """Examples padded with 0 to the static shapes of a step."""
+
+  inputs: Int[np.ndarray, 'B S']
+  targets: Int[np.ndarray, 'B T']
+
+
+class TrainState(NamedTuple):
+  """All that a run has learned: what a checkpoint holds."""
+
+  step: Int[Array, '']
+  params: dict
+  optimizer_state: optax.OptState
+
+
+class Metrics(NamedTuple):
+  """What one step reports; scalars on the device."""
+
+  loss: Float[Array, '']
+  sequence_accuracy: Float[Array, '']
+  gradient_norm: Float[Array, '']
+
+
+def learning_rate(training: Training) -> optax.Schedule:
+  """Returns the schedule as a function of the step, counted from 0."""
+  peak, warmup = training.learning_rate, training.warmup_steps
+
+  def rsqrt(step):
+    done = jnp.asarray(step, jnp.float32) + 1.0
+    return peak * jnp.minimum(done / warmup, jnp.sqrt(warmup / done))
+
+  def cosine(step):
+    done = jnp.asarray(step, jnp.float32) + 1.0
+    rest = max(training.num_steps - warmup, 1)
+    progress = jnp.clip((done - warmup) / rest, 0.0, 1.0)
+    decay = 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+    return peak * jnp.minimum(done / warmup, decay)
+
+  return rsqrt if training.schedule == 'rsqrt' else cosine
+
+
+def make_optimizer(training: Training) -> optax.GradientTransformation:
+  """Returns the gradient transformation that `training` names."""
+  schedule = learning_rate(training)
+  if training.optimizer == 'adafactor':
+    # Raffel et al. 2020: factored second moments, no momentum, steps scaled
+    # by the parameter's own RMS.
+    optimizer = optax.adafactor(
+      schedule, weight_decay_rate=training.weight_decay or None
+    )
+  else:
+    optimizer = optax.adamw(
+      schedule, b2=0.98, weight_decay=training.weight_decay
+    )
+  return optax.chain(
+    optax.clip_by_global_norm(training.max_gradient_norm), optimizer
+  )
+
+
+def shift_right(targets: Int[Array, 'B T']) -> Int[Array, 'B T']:
+  """Returns the decoder's input: start token 0, then all targets but one."""
+  return jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
+
+
+def cross_entropy(
+  logits: Float[Array, 'B T V'], targets: Int[Array, 'B T'], z_loss: float
+) -> tuple[Float[Array, ''], Float[Array, '']]:
+  """Returns the loss per target token and the share of faultless sequences.
+
+  Args:
+    logits: [B, T, V], any float type; the loss is computed in float32.
+    targets: [B, T]; positions with pad id 0 count for nothing.
+    z_loss: coefficient of the squared log partition function.
+  """
+  logits = logits.astype(jnp.float32)
+  log_z = jax.nn.logsumexp(logits, axis=-1)  # [B, T]
+  target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)
+  losses = log_z - target_logits[..., 0] + z_loss * jnp.square(log_z)
+  weights = (targets != 0).astype(jnp.float32)
+  loss = jnp.sum(losses * weights) / jnp.maximum(jnp.sum(weights), 1.0)
+  right = (jnp.argmax(logits, axis=-1) == targets) | (targets == 0)
+  return loss, jnp.mean(jnp.all(right, axis=-1).astype(jnp.float32))
+
+
+def initial_state(network: nn.Module, training: Training) -> TrainState:
+  """Returns the state before the first step; a function of the seed alone."""
+  tokens = jnp.ones((1, training.input_lengths[0]), jnp.int32)
+  targets = jnp.ones((1, training.target_length), jnp.int32)
+  init = jax.jit(functools.partial(network.init, enable_dropout=False))
+  key = jax.random.key(training.seed)
+  params = init(key, tokens, targets, targets)['params']
+  with jax.numpy_dtype_promotion('standard'):  # optax mixes dtypes.
+    optimizer_state = make_optimizer(training).init(params)
+  return TrainState(jnp.zeros((), jnp.int32), params, optimizer_state)
+
+
+def make_step(
+  network: nn.Module, training: Training
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+  """Returns the jitted training step; it consumes the state it is given."""
+  optimizer = make_optimizer(training)
+
+  def loss_function(params, batch, key):
+    logits = network.apply(
+      {'params': params},
+      batch.inputs,
+      shift_right(batch.targets),
+      batch.targets,
+      enable_dropout=True,
+      rngs={'dropout': key},
+    )
+    return cross_entropy(logits, batch.targets, training.z_loss)
+
+  def step(state, batch):
+    key = jax.random.fold_in(jax.random.key(training.seed), state.step)
+    gradient = jax.value_and_grad(loss_function, has_aux=True)
+    (loss, accuracy), gradients = gradient(state.params, batch, key)
+    with jax.numpy_dtype_promotion('standard'):
+      updates, optimizer_state = optimizer.update(
+        gradients, state.optimizer_state, state.params
+      )
+      params = optax.apply_updates(state.params, updates)
+      norm = optax.tree.norm(gradients)
+    state = TrainState(state.step + 1, params, optimizer_state)
+    return state, Metrics(loss, accuracy, norm)
+
+  return jax.jit(step, donate_argnums=0)
+
+
+def make_batch(draw: Draw, training: Training, step: int) -> Batch:
+  """Returns the batch of one step: a pure function of (seed, step).
+
+  Raises:
+    ValueError: an example is longer than the longest shape.
+  """
+  generator = np.random.default_rng([training.seed, step])
+  examples = [draw(generator) for _ in range(training.batch_size)]
+  longest = max(len(inputs) for inputs, _ in examples)
+  length = next((n for n in training.input_lengths if n >= longest), None)
+  if length is None:
+    raise ValueError(
+      f'step {step}: an input has {longest} tokens, the longest of '
+      f'input_lengths is {training.input_lengths[-1]}; draw shorter ones or '
+      'add a length.'
+    )
+  longest_target = max(len(targets) for _, targets in examples)
+  if longest_target > training.target_length:
+    raise ValueError(
+      f'step {step}: a target has {longest_target} tokens, target_length '
+      f'is {training.target_length}; raise target_length.'
+    )
+  return Batch(
+    _pad([inputs for inputs, _ in examples], length),
+    _pad([targets for _, targets in examples], training.target_length),
+  )
+
+
+def prefetched_batches(
+    draw: Draw, training: Training, first_step: int
+) -> Iterator[Batch]:
+  """Yields the batches of `first_step` onwards, made ahead of their use.
+
+  With `training.data_workers` above 0 `draw` is pickled.
+  """
+  workers = training.data_workers
+  if workers:
+    # Not forked: JAX has threads, which a fork would cut off mid-work.
+    context = multiprocessing.get_context('spawn')
+    pool = futures.ProcessPoolExecutor(workers, mp_context=context)
+  else:
+    pool = futures.ThreadPoolExecutor(1)
+  steps = iter(range(first_step, training.num_steps))
+  ahead = collections.deque()
+  with pool:
+    try:
+      for step in itertools.islice(steps, 4 * max(workers, 1)):
+        ahead.append(pool.submit(make_batch, draw, training, step))
+      while ahead:
+        yield ahead.popleft().result()
+        for step in itertools.islice(steps, 1):
+          ahead.append(pool.submit(make_batch, draw, training, step))
+    finally:
+      pool.shutdown(cancel_futures=True)
+
+
+def fit(
+  network: nn.Module,
+  draw: Draw,
+  training: Training,
+  directory: str | pathlib.Path,
+  *,
+  report: Callable[[dict], None] | None = None,
+) -> TrainState:
+  """Trains, or continues the run that `directory` holds, to the last step.
+
+  Args:
+    network: an encoder-decoder `Transformer`.
+    draw: makes one example from a random generator; must have no other state.
+    training: the run's configuration. A run may be continued with a larger
+      `num_steps`; anything else that changes makes it another run.
+    directory: gets `checkpoints/` (Orbax, written atomically) and `log.jsonl`.
+    report: called with every line of the log.
+
+  Returns:
+    The state after `training.num_steps` steps.
+
+  Raises:
+    FloatingPointError: a loss is NaN or infinite; names the step.
+  """
+  directory = pathlib.Path(directory).absolute()
+  directory.mkdir(parents=True, exist_ok=True)
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=training.keep_checkpoints, enable_async_checkpointing=False
+  )
+  state = initial_state(network, training)
+  with ocp.CheckpointManager(
+    directory / 'checkpoints', options=options
+  ) as manager:
+    if manager.latest_step() is not None:
+      abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+      state = manager.restore(
+        manager.latest_step(), args=ocp.args.StandardRestore(abstract)
+      )
+    log = _Log(directory / 'log.jsonl', training, int(state.step), report)
+    run_step = make_step(network, training)
+    first = int(state.step)
+    batches = prefetched_batches(draw, training, first)
+    for done, batch in enumerate(batches, start=first + 1):
+      state, metrics = run_step(state, batch)
+      last = done == training.num_steps
+      log.add(metrics)
+      if last or done % training.log_every == 0:
+        log.write()
+      if last or done % training.checkpoint_every == 0:
+        manager.save(done, args=ocp.args.StandardSave(state))
+  return state
+
+
+class _Log:
+  """The loss log: one JSON object a line, the mean of the steps since."""
+
+  def __init__(self, path, training, step, report):
+    self._path = path
+    self._schedule = learning_rate(training)
+    self._report = report
+    self._step = step  # Steps whose metrics have been added.
+    self._pending = []  # On the device: reading them would stall the step.
+    self._start = time.perf_counter()
+    lines = path.read_text().splitlines() if path.exists() else []
+    # What a stopped run logged after its last checkpoint happens again.
+    lines = [line for line in lines if json.loads(line)['step'] <= step]
+    path.write_text(''.join(line + '\n' for line in lines))
+
+  def add(self, metrics: Metrics) -> None:
+    self._pending.append(metrics)
+    self._step += 1
+
+  def write(self) -> None:
+    """Appends a line; raises FloatingPointError if a loss isn't finite."""
+    values = np.array(jax.device_get(self._pending))  # [steps, fields]
+    self._pending = []
+    bad = np.flatnonzero(~np.isfinite(values[:, 0]))
+    if bad.size:
+      step = self._step - len(values) + 1 + int(bad[0])
+      raise FloatingPointError(
+        f'the loss of step {step} is {values[bad[0], 0]}; lower the learning '
+        'rate or lengthen the warm-up. The last checkpoint is from before it.'
+      )
+    means = values.mean(axis=0).tolist()
+    row = {'step': self._step} | dict(zip(Metrics._fields, means, strict=True))
+    row['learning_rate'] = float(self._schedule(self._step - 1))
+    row['seconds'] = round(time.perf_counter() - self._start, 3)
+    with self._path.open('a') as file:
+      file.write(json.dumps(row) + '\n')
+    if self._report:
+      self._report(row)
+
+
+def _pad(rows: list[list[int]], length: int) -> Int[np.ndarray, 'B S']:
+  """Returns the rows as one array, filled up with pad id 0."""
+  padded = np.zeros((len(rows), length), np.int32)
+  for i, row in enumerate(rows):
+    padded[i, : len(row)] = row
+  return padded
+
+
+def _check_choice(field: str, got: str, choices: tuple[str, ...]) -> None:
+  """Raises ValueError, naming the nearest choice."""
+  if got not in choices:
+    nearest = difflib.get_close_matches(got, choices, 1, cutoff=0.0)[0]
+    raise ValueError(
+      f'{field} is {got!r}, wanted one of {", ".join(choices)}; did you '
+      f'mean {nearest!r}?'
+    )
