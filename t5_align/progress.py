@@ -63,7 +63,7 @@ def _bar(total_tokens: int, console: rich_console.Console) -> Iterator[Advance]:
         task,
         advance=tokens,
         description=description,
-        rate=f'{rate:.1f} samples/s',
+        rate=_rate(rate),
       )
 
     yield advance
@@ -88,10 +88,17 @@ def _lines(
     left = seconds * (total_tokens - done_tokens) / max(done_tokens, 1)
     console.print(
       f'{done_samples}/{total_samples} samples,'
-      f' {done_samples / seconds:.1f}/s,'
+      f' {_rate(done_samples / seconds)},'
       f' {datetime.timedelta(seconds=round(left))} left: {description}',
       soft_wrap=True,
       highlight=False,
     )
 
   return advance
+
+
+def _rate(samples_per_second: float) -> str:
+  """Return a rate that stays readable where a sample takes a minute."""
+  if samples_per_second < 1:
+    return f'{1 / max(samples_per_second, 1e-9):.1f} s/sample'
+  return f'{samples_per_second:.1f} samples/s'

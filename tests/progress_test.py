@@ -16,8 +16,8 @@ def test_lines_where_there_is_no_terminal(monkeypatch):
     for i in range(4):
       advance(250, 1, f'task {i}')
   assert file.getvalue().splitlines() == [
-    '2/4 samples, 0.2/s, 0:00:12 left: task 1',
-    '4/4 samples, 0.2/s, 0:00:00 left: task 3',
+    '2/4 samples, 6.0 s/sample, 0:00:12 left: task 1',
+    '4/4 samples, 5.0 s/sample, 0:00:00 left: task 3',
   ]
 
 
