@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 import datetime
 import hashlib
+import importlib.metadata
 import pathlib
 import subprocess
 from typing import Any
 
 import jax
-import jaxlib
 
 from t5_align import __version__, results
 
@@ -55,7 +55,7 @@ def make_header(
   header = {
     'package': f't5_align {__version__}',
     'jax': jax.__version__,
-    'jaxlib': jaxlib.__version__,
+    'jaxlib': importlib.metadata.version('jaxlib'),
     'device': {'kind': devices[0].device_kind, 'count': len(devices)},
     'mesh': None,
     'dtype': jax.numpy.dtype(model.config.dtype).name,
