@@ -272,6 +272,14 @@ def test_experiment_file_parses():
   assert 'none' in arguments['alignments'] and len(arguments['alignments']) > 1
 
 
+def test_without_a_model_the_bundled_one_answers():
+  arguments = ('--task', 'passkey_128', '--alignment', 'none', '--limit', 10)
+  assert run(*arguments) == 0
+  header, rows = read('t5_align_results')
+  assert header['training_length'] == 128
+  assert len(rows) == 1 and rows[0]['value'] >= 0.9
+
+
 def test_a_process_elsewhere_without_tensorflow(model_folder, tmp_path):
   """Modules run from any directory, and never import TensorFlow."""
   code = (
