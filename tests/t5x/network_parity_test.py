@@ -58,7 +58,7 @@ def t5x_context():
     yield
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(scope='module', params=VARIANTS)
 def encoder_decoder(request):
   """(our network, T5X's network, parameters) of one variant."""
   fields = dict(SIZES, **VARIANTS[request.param])
@@ -70,13 +70,13 @@ def encoder_decoder(request):
   return ours, theirs, random_parameters(theirs, *[np.ones((1, 4))] * 3)
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(scope='module', params=VARIANTS)
 def decoder_only(request):
   """(our network, T5X's network, parameters) of one variant."""
   fields = dict(SIZES, **VARIANTS[request.param])
-  ours = DecoderOnlyTransformer(T5Config(**fields, num_decoder_layers=2))
+  ours = DecoderOnlyTransformer(T5Config(**fields, num_decoder_layers=3))
   theirs = t5x_lm.DecoderWrapper(
-    t5x_lm.TransformerConfig(**dict(fields, dtype=jnp.float32), num_layers=2)
+    t5x_lm.TransformerConfig(**dict(fields, dtype=jnp.float32), num_layers=3)
   )
   return ours, theirs, random_parameters(theirs, *[np.ones((1, 4))] * 2)
 
