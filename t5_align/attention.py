@@ -167,7 +167,7 @@ class CrossAttention(_Attention):
   def __call__(
     self,
     x: Float[Array, 'B T D'],
-    encoded: Float[Array, 'B S D'] | None,
+    encoded: Float[Array, 'inputs S D'] | None,
     mask: AttentionMask,
     temperature: Any,
     *,
