@@ -27,8 +27,7 @@ Synopsis:
 """
 
 import collections
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 import dataclasses
 import difflib
@@ -43,9 +42,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 from jax import numpy as jnp
-from jaxtyping import Array
-from jaxtyping import Float
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -275,7 +272,7 @@ def make_batch(draw: Draw, training: Training, step: int) -> Batch:
 
 
 def prefetched_batches(
-    draw: Draw, training: Training, first_step: int
+  draw: Draw, training: Training, first_step: int
 ) -> Iterator[Batch]:
   """Yields the batches of `first_step` onwards, made ahead of their use.
 
