@@ -85,7 +85,7 @@ def save_safetensors(
     CheckpointError: the params do not fit the config, or have no such form.
   """
   folder = epath.Path(path)
-  flat = flax.traverse_util.flatten_dict(params, sep='/')
+  flat: dict[str, Any] = flax.traverse_util.flatten_dict(params, sep='/')
   if key_map.is_decoder_only(flat):
     raise stored_lib.CheckpointError(
       'A decoder-only T5 has no Hugging Face form; write it with save_orbax'
@@ -96,7 +96,7 @@ def save_safetensors(
   dtype = str(flat['token_embedder/embedding'].dtype)
   fields = huggingface_config.to_json(config, dtype=dtype)
 
-  paths = {key_map.hugging_face_name(path): path for path in flat}
+  paths = {key_map.hugging_face_name(path) or path: path for path in flat}
   if config.logits_via_embedding and not fields['tie_word_embeddings']:
     # Unscaled logits: transformers 4 then looks for a matrix of its own.
     paths['lm_head.weight'] = paths['shared.weight']

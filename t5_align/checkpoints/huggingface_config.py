@@ -29,7 +29,7 @@ _MODEL_TYPES = ('t5', 'mt5', 'umt5')
 _ACTIVATIONS = {'relu': ('relu',), 'gated-gelu': ('gelu', 'linear')}
 # A damaged number of layers or heads must not be built before it is refused.
 # The largest T5 has 24 layers and 128 heads.
-_MOST = dict.fromkeys(('num_layers', 'num_decoder_layers', 'num_heads'), 4096)
+_MOST = {'num_layers': 4096, 'num_decoder_layers': 4096, 'num_heads': 4096}
 _FEED_FORWARD = {value: key for key, value in _ACTIVATIONS.items()}
 
 

@@ -90,7 +90,7 @@ def _open_file(file: epath.Path) -> dict[str, stored_lib.StoredArray]:
     tensors[name] = stored_lib.StoredArray(
       name=f'{file}: {name}',
       shape=tuple(view.get_shape()),
-      dtype=_DTYPES.get(view.get_dtype(), view.get_dtype()),
+      dtype=_DTYPES.get(dtype := str(view.get_dtype()), dtype),
       read=lambda name=name: handle.get_tensor(name),
     )
   return tensors

@@ -18,6 +18,7 @@ Synopsis:
 from collections.abc import Iterable, Mapping
 import dataclasses
 import re
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -49,20 +50,18 @@ def expected_shapes(
     # Some kernels cannot be traced on every machine; none has parameters.
     attention='reference',
   )
+  tokens = jnp.zeros((1, 1), jnp.int32)
   if decoder_only:
-    module = network.DecoderOnlyTransformer(one_layer)
+    module, inputs = network.DecoderOnlyTransformer(one_layer), [tokens] * 2
   else:
-    module = network.Transformer(one_layer)
-  tokens = [jax.ShapeDtypeStruct((1, 1), jnp.int32)] * (
-    2 if decoder_only else 3
-  )
+    module, inputs = network.Transformer(one_layer), [tokens] * 3
   tree = jax.eval_shape(
-    lambda key, *tokens: module.init(key, *tokens, enable_dropout=False),
-    jax.eval_shape(lambda: jax.random.key(0)),
-    *tokens,
+    lambda key: module.init(key, *inputs, enable_dropout=False),
+    jax.random.key(0),
   )['params']
+  flat: dict[str, Any] = flax.traverse_util.flatten_dict(tree, sep='/')
   shapes = {}
-  for path, leaf in flax.traverse_util.flatten_dict(tree, sep='/').items():
+  for path, leaf in flat.items():
     stack, is_layer, rest = path.partition('/layers_0/')
     if not is_layer:
       shapes[path] = leaf.shape

@@ -117,8 +117,11 @@ def hash_files(folder: epath.Path, files: Iterable[epath.Path]) -> str:
   """Returns the sha256 of the files' contents and relative names."""
 
   def hash_file(file: epath.Path) -> str:
+    digest = hashlib.sha256()
     with file.open('rb') as stream:
-      return hashlib.file_digest(stream, 'sha256').hexdigest()
+      while block := stream.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
 
   files = sorted(files)
   with concurrent.futures.ThreadPoolExecutor() as pool:

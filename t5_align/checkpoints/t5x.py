@@ -139,7 +139,7 @@ def save_t5x(
 def _read_index(file: epath.Path) -> dict[str, Any]:
   """Returns T5X path to leaf, of the weights in a msgpack index."""
   try:
-    contents = flax.serialization.msgpack_restore(file.read_bytes())
+    contents: Any = flax.serialization.msgpack_restore(file.read_bytes())
     # Version 0 of the format is the optimizer's state dict itself.
     target = contents.get('optimizer', contents)['target']
     version = contents.get('version', 0)
