@@ -170,8 +170,10 @@ def _explain(error: Exception) -> str:
     r"Configurable '(.+)' doesn't have a parameter named '(.+)'", message
   )
   if match:
-    function = inspect.unwrap(gin.get_configurable(match[1]))
-    known = list(inspect.signature(function).parameters)
+    function = gin.get_configurable(match[1])
+    if isinstance(function, type):
+      function = function.__init__  # what gin wraps of a class
+    known = list(inspect.signature(inspect.unwrap(function)).parameters)
     message += _nearest(match[2], known)
   return ' '.join([message, *place])
 
