@@ -10,7 +10,12 @@ Lower-case t and s are a block of T and S; W is the width of a band of biases.
 
 __version__ = '0.1.0'
 
+from t5_align.checkpoints import CheckpointError as CheckpointError
+from t5_align.inference import Sampling as Sampling
+from t5_align.kernels import attend as attend
 from t5_align.mask import AttentionMask as AttentionMask
+from t5_align.model import Model as Model
+from t5_align.model import load_model as load_model
 from t5_align.network import DecoderOnlyTransformer as DecoderOnlyTransformer
 from t5_align.network import T5Config as T5Config
 from t5_align.network import Transformer as Transformer

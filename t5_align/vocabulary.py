@@ -31,6 +31,7 @@ import re
 import tempfile
 from typing import Any
 
+from etils import epath
 from google.protobuf import message
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
@@ -70,6 +71,10 @@ class Vocabulary(abc.ABC):
   @abc.abstractmethod
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text before the first EOS, without padding and unknowns."""
+
+  @abc.abstractmethod
+  def save(self, folder: epath.PathLike) -> None:
+    """Writes the files that `load_vocabulary` and Hugging Face read."""
 
   @abc.abstractmethod
   def to_seqio(self) -> Any:
@@ -155,6 +160,10 @@ class SentencePieceVocabulary(Vocabulary):
   def decode(self, ids: Sequence[int]) -> str:
     return self._processor.DecodeIds(self._meaningful(ids))
 
+  def save(self, folder: epath.PathLike) -> None:
+    (epath.Path(folder) / 'spiece.model').write_bytes(self._base_proto)
+    _save_tokenizer_config(folder, 'T5Tokenizer', self.extra_ids)
+
   def to_seqio(self) -> Any:
     import seqio  # takes seconds, and TensorFlow with it
 
@@ -198,10 +207,19 @@ class ByteVocabulary(Vocabulary):
     kept = (i - _NUM_SPECIAL for i in self._meaningful(ids))
     return bytes(i for i in kept if i < 256).decode(errors='ignore')
 
+  def save(self, folder: epath.PathLike) -> None:
+    _save_tokenizer_config(folder, 'ByT5Tokenizer', self.extra_ids)
+
   def to_seqio(self) -> Any:
     import seqio  # takes seconds, and TensorFlow with it
 
     return seqio.ByteVocabulary(extra_ids=self.extra_ids)
+
+
+def _save_tokenizer_config(folder, tokenizer_class, extra_ids):
+  config = {'tokenizer_class': tokenizer_class, 'extra_ids': extra_ids}
+  path = epath.Path(folder) / 'tokenizer_config.json'
+  path.write_text(json.dumps(config, indent=2) + '\n')
 
 
 def load_vocabulary(path: str | os.PathLike) -> Vocabulary | None:

@@ -1,4 +1,4 @@
-"""The model that ships inside the package; MODEL_CARD.md beside it says more."""
+"""The model that ships inside the package; see MODEL_CARD.md beside it."""
 
 from etils import epath
 
