@@ -56,7 +56,7 @@ class Mixture:
   def sample(
     self, generator: np.random.Generator, encode: Encode
   ) -> generators.Sample:
-    """Draws one sample; `encode` measures its length."""
+    """Draw one sample; `encode` measures its length."""
     family = self.families[generator.integers(len(self.families))]
     first, *others = generators.get_family(family).templates
     if others and generator.random() >= self.default_template_share:
@@ -67,7 +67,7 @@ class Mixture:
     )
 
   def texts(self, num_samples: int) -> Iterator[str]:
-    """Yields text to train a vocabulary on, about `longest_tokens` long."""
+    """Yield text to train a vocabulary on, about `longest_tokens` long."""
     generator = np.random.default_rng(0)
     for _ in range(num_samples):
       # No vocabulary yet: a word counts as two tokens.
@@ -78,7 +78,7 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-  """Draws examples of a mixture as token ids; small enough to be pickled.
+  """Draw examples of a mixture as token ids; small enough to be pickled.
 
   Attributes:
     mixture: what is drawn.
@@ -98,7 +98,7 @@ class Examples:
 
 @functools.cache
 def _load_encoder(path: str) -> tuple[Encode, int]:
-  """Returns a vocabulary's encoder and its end of sequence."""
+  """Return a vocabulary's encoder and its end of sequence."""
   vocabulary = vocabulary_lib.load_vocabulary(path)
   return generators.by_words(vocabulary.encode), vocabulary.eos_id
 
@@ -112,7 +112,7 @@ def train(
   num_vocabulary_samples: int = 20_000,
   store_dtype: str = 'bfloat16',
 ) -> None:
-  """Trains a model, or continues to, and writes it.
+  """Train a model, or continue to, and write it.
 
   Args:
     network: the model's shape; `vocab_size` bounds the vocabulary.
@@ -161,7 +161,7 @@ def train(
 
 
 def _describe(row: dict, training: Training) -> str:
-  """Returns one line of the log in words."""
+  """Return one line of the log in words."""
   return (
     f'step {row["step"]:,} of {training.num_steps:,}: '
     f'loss {row["loss"]:.4f}, '

@@ -27,16 +27,14 @@ Synopsis:
 """
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 import dataclasses
 import difflib
 import functools
 import itertools
-import json
 import multiprocessing
 import pathlib
-import time
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -46,6 +44,8 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
+
+from t5_align.loss_log import LossLog, Metrics
 
 # One example: input and target token ids, both ending in EOS.
 Draw = Callable[[np.random.Generator], tuple[list[int], list[int]]]
@@ -129,16 +129,8 @@ class TrainState(NamedTuple):
   optimizer_state: optax.OptState
 
 
-class Metrics(NamedTuple):
-  """What one step reports; scalars on the device."""
-
-  loss: Float[Array, '']
-  sequence_accuracy: Float[Array, '']
-  gradient_norm: Float[Array, '']
-
-
 def learning_rate(training: Training) -> optax.Schedule:
-  """Returns the schedule as a function of the step, counted from 0."""
+  """Return the schedule as a function of the step, counted from 0."""
   peak, warmup = training.learning_rate, training.warmup_steps
 
   def rsqrt(step):
@@ -156,7 +148,7 @@ def learning_rate(training: Training) -> optax.Schedule:
 
 
 def make_optimizer(training: Training) -> optax.GradientTransformation:
-  """Returns the gradient transformation that `training` names."""
+  """Return the gradient transformation that `training` names."""
   schedule = learning_rate(training)
   if training.optimizer == 'adafactor':
     # Raffel et al. 2020: factored second moments, no momentum, steps scaled
@@ -174,14 +166,14 @@ def make_optimizer(training: Training) -> optax.GradientTransformation:
 
 
 def shift_right(targets: Int[Array, 'B T']) -> Int[Array, 'B T']:
-  """Returns the decoder's input: start token 0, then all targets but one."""
+  """Return the decoder's input: start token 0, then all targets but one."""
   return jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
 
 
 def cross_entropy(
   logits: Float[Array, 'B T V'], targets: Int[Array, 'B T'], z_loss: float
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
-  """Returns the loss per target token and the share of faultless sequences.
+  """Return the loss per target token and the share of faultless sequences.
 
   Args:
     logits: [B, T, V], any float type; the loss is computed in float32.
@@ -199,7 +191,7 @@ def cross_entropy(
 
 
 def initial_state(network: nn.Module, training: Training) -> TrainState:
-  """Returns the state before the first step; a function of the seed alone."""
+  """Return the state before the first step; a function of the seed alone."""
   tokens = jnp.ones((1, training.input_lengths[0]), jnp.int32)
   targets = jnp.ones((1, training.target_length), jnp.int32)
   init = jax.jit(functools.partial(network.init, enable_dropout=False))
@@ -213,7 +205,7 @@ def initial_state(network: nn.Module, training: Training) -> TrainState:
 def make_step(
   network: nn.Module, training: Training
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-  """Returns the jitted training step; it consumes the state it is given."""
+  """Return the jitted training step; it consumes the state it is given."""
   optimizer = make_optimizer(training)
 
   def loss_function(params, batch, key):
@@ -244,37 +236,24 @@ def make_step(
 
 
 def make_batch(draw: Draw, training: Training, step: int) -> Batch:
-  """Returns the batch of one step: a pure function of (seed, step).
+  """Return the batch of one step: a pure function of (seed, step).
 
   Raises:
     ValueError: an example is longer than the longest shape.
   """
   generator = np.random.default_rng([training.seed, step])
   examples = [draw(generator) for _ in range(training.batch_size)]
-  longest = max(len(inputs) for inputs, _ in examples)
-  length = next((n for n in training.input_lengths if n >= longest), None)
-  if length is None:
-    raise ValueError(
-      f'step {step}: an input has {longest} tokens, the longest of '
-      f'input_lengths is {training.input_lengths[-1]}; draw shorter ones or '
-      'add a length.'
-    )
-  longest_target = max(len(targets) for _, targets in examples)
-  if longest_target > training.target_length:
-    raise ValueError(
-      f'step {step}: a target has {longest_target} tokens, target_length '
-      f'is {training.target_length}; raise target_length.'
-    )
-  return Batch(
-    _pad([inputs for inputs, _ in examples], length),
-    _pad([targets for _, targets in examples], training.target_length),
-  )
+  inputs, targets = zip(*examples, strict=True)
+  length = _fitting(inputs, training.input_lengths, f'step {step}: an input')
+  target_lengths = (training.target_length,)
+  target_length = _fitting(targets, target_lengths, f'step {step}: a target')
+  return Batch(_pad(inputs, length), _pad(targets, target_length))
 
 
 def prefetched_batches(
   draw: Draw, training: Training, first_step: int
 ) -> Iterator[Batch]:
-  """Yields the batches of `first_step` onwards, made ahead of their use.
+  """Yield the batches of `first_step` onwards, made ahead of their use.
 
   With `training.data_workers` above 0 `draw` is pickled.
   """
@@ -307,7 +286,7 @@ def fit(
   *,
   report: Callable[[dict], None] | None = None,
 ) -> TrainState:
-  """Trains, or continues the run that `directory` holds, to the last step.
+  """Train, or continue the run that `directory` holds, to the last step.
 
   Args:
     network: an encoder-decoder `Transformer`.
@@ -337,9 +316,11 @@ def fit(
       state = manager.restore(
         manager.latest_step(), args=ocp.args.StandardRestore(abstract)
       )
-    log = _Log(directory / 'log.jsonl', training, int(state.step), report)
-    run_step = make_step(network, training)
     first = int(state.step)
+    log = LossLog(
+      directory / 'log.jsonl', learning_rate(training), first, report
+    )
+    run_step = make_step(network, training)
     batches = prefetched_batches(draw, training, first)
     for done, batch in enumerate(batches, start=first + 1):
       state, metrics = run_step(state, batch)
@@ -352,48 +333,22 @@ def fit(
   return state
 
 
-class _Log:
-  """The loss log: one JSON object a line, the mean of the steps since."""
-
-  def __init__(self, path, training, step, report):
-    self._path = path
-    self._schedule = learning_rate(training)
-    self._report = report
-    self._step = step  # Steps whose metrics have been added.
-    self._pending = []  # On the device: reading them would stall the step.
-    self._start = time.perf_counter()
-    lines = path.read_text().splitlines() if path.exists() else []
-    # What a stopped run logged after its last checkpoint happens again.
-    lines = [line for line in lines if json.loads(line)['step'] <= step]
-    path.write_text(''.join(line + '\n' for line in lines))
-
-  def add(self, metrics: Metrics) -> None:
-    self._pending.append(metrics)
-    self._step += 1
-
-  def write(self) -> None:
-    """Appends a line; raises FloatingPointError if a loss isn't finite."""
-    values = np.array(jax.device_get(self._pending))  # [steps, fields]
-    self._pending = []
-    bad = np.flatnonzero(~np.isfinite(values[:, 0]))
-    if bad.size:
-      step = self._step - len(values) + 1 + int(bad[0])
-      raise FloatingPointError(
-        f'the loss of step {step} is {values[bad[0], 0]}; lower the learning '
-        'rate or lengthen the warm-up. The last checkpoint is from before it.'
-      )
-    means = values.mean(axis=0).tolist()
-    row = {'step': self._step} | dict(zip(Metrics._fields, means, strict=True))
-    row['learning_rate'] = float(self._schedule(self._step - 1))
-    row['seconds'] = round(time.perf_counter() - self._start, 3)
-    with self._path.open('a') as file:
-      file.write(json.dumps(row) + '\n')
-    if self._report:
-      self._report(row)
+def _fitting(
+  rows: Sequence[list[int]], lengths: tuple[int, ...], what: str
+) -> int:
+  """Return the first length that holds every row; raise if none does."""
+  longest = max(len(row) for row in rows)
+  for length in lengths:
+    if length >= longest:
+      return length
+  raise ValueError(
+    f'{what} has {longest} tokens, the longest shape {lengths[-1]}; draw '
+    'shorter ones or raise input_lengths or target_length.'
+  )
 
 
-def _pad(rows: list[list[int]], length: int) -> Int[np.ndarray, 'B S']:
-  """Returns the rows as one array, filled up with pad id 0."""
+def _pad(rows: Sequence[list[int]], length: int) -> Int[np.ndarray, 'B S']:
+  """Return the rows as one array, filled up with pad id 0."""
   padded = np.zeros((len(rows), length), np.int32)
   for i, row in enumerate(rows):
     padded[i, : len(row)] = row
@@ -401,7 +356,7 @@ def _pad(rows: list[list[int]], length: int) -> Int[np.ndarray, 'B S']:
 
 
 def _check_choice(field: str, got: str, choices: tuple[str, ...]) -> None:
-  """Raises ValueError, naming the nearest choice."""
+  """Raise ValueError, naming the nearest choice."""
   if got not in choices:
     nearest = difflib.get_close_matches(got, choices, 1, cutoff=0.0)[0]
     raise ValueError(

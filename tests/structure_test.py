@@ -38,6 +38,7 @@ ORDER = (
   ('t5_align/inference.py',),
   ('t5_align/alignment/',),
   ('tasks/generators/', 'tasks/metrics.py'),
+  ('t5_align/loss_log.py',),
   ('t5_align/training.py',),
   ('tasks/',),
   ('t5_align/results.py',),
