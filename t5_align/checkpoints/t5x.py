@@ -6,7 +6,7 @@ or, written by Orbax,
   checkpoint_1000/state/                      all arrays in one database
 
 Only `target`, the weights, is read. Written is the first layout, the weights
-and the step alone, which T5X's binaries load.
+and the step alone, which T5X's eval and infer load.
 
 Source: `t5x/checkpoints.py` (version 3).
 
@@ -96,7 +96,7 @@ def read(folder: epath.Path) -> stored_lib.StoredCheckpoint:
 def save_t5x(
   path: str | os.PathLike[str], params: Mapping[str, Any], step: int
 ) -> None:
-  """Writes `path`/checkpoint_`step`, which T5X's binaries load.
+  """Writes `path`/checkpoint_`step`, which T5X's eval and infer load.
 
   Args:
     path: the folder that holds the steps; made if need be.
@@ -118,12 +118,13 @@ def save_t5x(
   for parameter, leaf in flax.traverse_util.flatten_dict(params).items():
     array = np.asarray(leaf)
     name = '.'.join(('target', *parameter))
-    zarr.write_array(store, name, array)
+    metadata = zarr.write_array(store, name, array)
     target[parameter] = {
       'driver': 'zarr',
       'dtype': array.dtype.name,
       'kvstore': {'driver': 'file', 'path': f'{name}/'},
-      'metadata': {'shape': list(array.shape)},
+      # T5X takes chunks and compressor out again, and fails without them.
+      'metadata': metadata,
     }
   index = {
     'version': _VERSION,

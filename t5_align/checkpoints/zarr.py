@@ -88,25 +88,32 @@ def open_arrays(
   }
 
 
-def write_array(store: ts.KvStore, name: str, array: np.ndarray) -> None:
-  """Writes one array in chunks of up to 64 MiB, uncompressed.
+def write_array(
+  store: ts.KvStore, name: str, array: np.ndarray
+) -> dict[str, Any]:
+  """Writes one array in chunks of up to 64 MiB; returns its metadata.
 
   Compression is left out: trained weights are noise, gzip saves some 7% of them
   and takes most of the time.
   """
   rows = max(1, _CHUNK_BYTES // array[:1].nbytes)
   chunks = [min(rows, array.shape[0]), *array.shape[1:]]
+  metadata = {
+    'chunks': chunks,
+    'compressor': None,
+    'shape': list(array.shape),
+  }
   target = ts.open(
     {
       'driver': 'zarr',
       'kvstore': (store / f'{name}/').spec().to_json(),
-      'metadata': {'chunks': chunks, 'compressor': None},
+      'metadata': metadata,
     },
     create=True,
     dtype=ts.dtype(array.dtype),
-    shape=array.shape,
   ).result()
   target.write(array).result()
+  return metadata
 
 
 def _stored_array(name: str, future: Any) -> stored_lib.StoredArray:
