@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Float
 import numpy as np
+import optax
 
 
 class Metrics(NamedTuple):
@@ -36,7 +37,7 @@ class LossLog:
   def __init__(
     self,
     path: str | pathlib.Path,
-    schedule: Callable[[int], Array],
+    schedule: optax.Schedule,
     first_step: int,
     report: Callable[[dict], None] | None = None,
   ):
@@ -83,7 +84,7 @@ class LossLog:
       )
     means = values.mean(axis=0).tolist()
     row = {'step': self._step} | dict(zip(Metrics._fields, means, strict=True))
-    row['learning_rate'] = float(self._schedule(self._step - 1))
+    row['learning_rate'] = float(np.asarray(self._schedule(self._step - 1)))
     row['seconds'] = round(time.perf_counter() - self._start, 3)
     with self._path.open('a') as file:
       file.write(json.dumps(row) + '\n')

@@ -96,10 +96,17 @@ class Examples:
     return encode(sample.prompt) + [eos_id], encode(sample.target) + [eos_id]
 
 
+def _load_vocabulary(
+  path: str | os.PathLike,
+) -> vocabulary_lib.SentencePieceVocabulary:
+  content = pathlib.Path(path).read_bytes()
+  return vocabulary_lib.SentencePieceVocabulary(content)
+
+
 @functools.cache
 def _load_encoder(path: str) -> tuple[Encode, int]:
   """Return a vocabulary's encoder and its end of sequence."""
-  vocabulary = vocabulary_lib.load_vocabulary(path)
+  vocabulary = _load_vocabulary(path)
   return generators.by_words(vocabulary.encode), vocabulary.eos_id
 
 
@@ -141,7 +148,7 @@ def train(
     own.write_bytes(
       vocabulary_lib.train_sentencepiece(texts, network.vocab_size)
     )
-  num_pieces = vocabulary_lib.load_vocabulary(own).vocab_size
+  num_pieces = _load_vocabulary(own).vocab_size
   if num_pieces > network.vocab_size:
     raise ValueError(
       f'{own} has {num_pieces} pieces, the network has vocab_size='

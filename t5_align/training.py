@@ -125,7 +125,7 @@ class TrainState(NamedTuple):
   """All that a run has learned: what a checkpoint holds."""
 
   step: Int[Array, '']
-  params: dict
+  params: optax.Params
   optimizer_state: optax.OptState
 
 
@@ -217,7 +217,7 @@ def make_step(
       enable_dropout=True,
       rngs={'dropout': key},
     )
-    return cross_entropy(logits, batch.targets, training.z_loss)
+    return cross_entropy(jnp.asarray(logits), batch.targets, training.z_loss)
 
   def step(state, batch):
     key = jax.random.fold_in(jax.random.key(training.seed), state.step)
