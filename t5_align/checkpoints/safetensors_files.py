@@ -43,10 +43,10 @@ def open_folder(
     return _open_file(folder / SINGLE), [folder / SINGLE]
   index_file = folder / INDEX
   index = read_json(index_file).get('weight_map')
-  if not isinstance(index, dict):
+  if not isinstance(index, dict) or not index:
     raise CheckpointError(f'{index_file}: weight_map is missing.')
   tensors, files = {}, []
-  for shard in sorted(set(index.values())):
+  for shard in sorted(set(map(str, index.values()))):
     # A name with a folder in it could lead out of this one.
     if epath.Path(shard).name != shard:
       raise CheckpointError(f'{index_file}: {shard!r} is no file name.')

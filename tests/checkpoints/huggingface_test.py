@@ -113,7 +113,9 @@ class TestShardFaults:
     with pytest.raises(CheckpointError, match='no file name'):
       load_checkpoint(sharded)
 
-  @pytest.mark.parametrize('text', ['{"weight_map"', '[]', '{}'])
+  @pytest.mark.parametrize(
+    'text', ['{"weight_map"', '[]', '{}', '{"weight_map": {"a": [1]}}']
+  )
   def test_damaged_index(self, sharded, text):
     (sharded / 'model.safetensors.index.json').write_text(text)
     with pytest.raises(CheckpointError, match=r'index\.json'):
