@@ -91,7 +91,8 @@ def load_checkpoint(
       f'dtype is {dtype!r}; parameters are kept in {", ".join(_DTYPES)}.'
     )
   folder = hub.find_folder(path_or_hub_id, revision)
-  stored = _read(folder)
+  is_download = folder != epath.Path(path_or_hub_id)
+  stored = _read(folder, os.fspath(path_or_hub_id) if is_download else None)
   shapes = {path: array.shape for path, array in stored.arrays.items()}
   where = f'{stored.path}'
   if isinstance(config, str):
@@ -113,7 +114,9 @@ def load_checkpoint(
   )
 
 
-def _read(folder: epath.Path) -> stored_lib.StoredCheckpoint:
+def _read(
+  folder: epath.Path, hub_id: str | None
+) -> stored_lib.StoredCheckpoint:
   """Detects the format and reads what the folder declares."""
   if not folder.is_dir():
     _refuse_pickles(folder.parent, [folder.name])
@@ -129,6 +132,12 @@ def _read(folder: epath.Path) -> stored_lib.StoredCheckpoint:
   if step := t5x.find_step(folder):
     return t5x.read(step)
   _refuse_pickles(folder, names)
+  if hub_id:
+    raise CheckpointError(
+      f'{hub_id}: the hub has no safetensors for this revision, and pickles are'
+      ' not downloaded. If you trust its pickle, convert it once:'
+      f' {_CONVERT.format(folder=hub_id)}'
+    )
   seen = ', '.join(names[:8]) + ', ...' * (len(names) > 8)
   raise CheckpointError(
     f'{folder}: no weights here. Seen: {seen or "an empty folder"}. Read are:'

@@ -73,6 +73,13 @@ def test_hub_id_from_the_cache(hub_cache, gated):
   assert load_checkpoint('org/tiny', revision=COMMIT).config == gated
 
 
+def test_hub_repository_without_safetensors(hub_cache):
+  snapshot = hub_cache / 'models--org--tiny' / 'snapshots' / COMMIT
+  (snapshot / 'model.safetensors').unlink()
+  with pytest.raises(CheckpointError, match="org/tiny.*_pretrained.'org/tiny'"):
+    load_checkpoint('org/tiny')
+
+
 def test_hub_id_that_the_cache_lacks(hub_cache):
   with pytest.raises(CheckpointError) as error:
     load_checkpoint('org/other', revision='v2')
