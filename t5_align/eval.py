@@ -45,6 +45,7 @@ _BINDINGS = {
   'output_dir': 'EVAL_OUTPUT_DIR',
   'batch_size': 'BATCH_SIZE',
   'max_input_tokens': 'TASK_FEATURE_LENGTHS',
+  'vocabulary': 'VOCABULARY',
   **{
     name: f'eval_script.evaluate.{name}'
     for name in (
@@ -69,6 +70,7 @@ def evaluate(
   task_feature_lengths: Mapping[str, int | None] | None = None,
   batch_size: int = 8,
   config: Any = None,
+  vocabulary: str | None = None,
   dtype: str | None = None,
   revision: str | None = None,
   attention: str | None = None,
@@ -92,6 +94,7 @@ def evaluate(
       'targets': the longest answer. Left out: no limit, and the task's own.
     batch_size: prompts generated together.
     config: a T5Config or a preset's name, in place of the checkpoint's own.
+    vocabulary: a tokenizer's file or folder, in place of the checkpoint's own.
     dtype: of activations, 'float32' or 'bfloat16'; None for the device's best.
     revision: of a hub id.
     attention: implementation of attend(); None for the best that can.
@@ -129,6 +132,7 @@ def evaluate(
     attention=attention,
     revision=revision,
     config=config,
+    vocabulary=vocabulary,
     batch_size=batch_size,
   )
   if alignments is None:
@@ -198,8 +202,8 @@ def _load(path: str, **options: Any) -> model_lib.Model:
     raise command.UnreadableError(str(error)) from error
   if model.vocabulary is None:
     raise command.UnreadableError(
-      f'{path} has no tokenizer, which evaluation needs: put the spiece.model'
-      ' or tokenizer.json of the model into the folder.'
+      f'{path} has no tokenizer, which evaluation needs: name the folder of its'
+      ' spiece.model or tokenizer.json by --vocabulary, or put one there.'
     )
   return model
 
@@ -235,6 +239,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     help='none, a number that divides the attention logits of the encoder,'
     " log_n, or a temperatures.json; repeatable, 'none,0.8'",
   )
+  add('--vocabulary', help='tokenizer of a T5X folder: a file or a folder')
   add('--output_dir', help='where results go (default: t5_align_results)')
   add('--limit', type=int, help='samples of each task (default: 100)')
   add('--batch_size', type=int, help='prompts at a time (default: 8)')

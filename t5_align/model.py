@@ -180,6 +180,7 @@ def load_model(
   *,
   revision: str | None = None,
   config: T5Config | str | None = None,
+  vocabulary: str | os.PathLike | None = None,
   temperatures: Temperatures | None = None,
   batch_size: int = 8,
 ) -> Model:
@@ -193,6 +194,8 @@ def load_model(
     attention: implementation of `attend`; None for the best that can.
     revision: of a hub id.
     config: sizes or the name of a preset, for a T5X folder.
+    vocabulary: a tokenizer's file or folder, for a T5X folder; None for the
+      model folder's own.
     temperatures: None for those of the folder's temperatures.json, if any.
     batch_size: examples that are computed at once.
 
@@ -201,6 +204,7 @@ def load_model(
 
   Raises:
     CheckpointError: the folder can't be read; says what and where.
+    FileNotFoundError: there is no such vocabulary.
     ValueError: a wrong option, or a vocabulary that doesn't fit the model.
   """
   if str(path_or_hub_id) == 'bundled':
@@ -211,12 +215,14 @@ def load_model(
   stored = checkpoint.path / 'temperatures.json'
   if temperatures is None and stored.exists():
     temperatures = temperature_lib.load(stored)
-  vocabulary = load_vocabulary(checkpoint.path)
+  text = load_vocabulary(vocabulary or checkpoint.path)
+  if vocabulary and text is None:
+    raise ValueError(f'{vocabulary} has no tokenizer.')
   size = checkpoint.config.vocab_size
-  if vocabulary is not None and vocabulary.vocab_size > size:
+  if text is not None and text.vocab_size > size:
     raise ValueError(
-      f'{checkpoint.path}: the tokenizer has {vocabulary.vocab_size} pieces,'
-      f' the model embeds {size}. They are not of the same model.'
+      f'{checkpoint.path}: the tokenizer has {text.vocab_size} pieces, the'
+      f' model embeds {size}. They are not of the same model.'
     )
   return Model(
     checkpoint=checkpoint,
@@ -226,7 +232,7 @@ def load_model(
       attention=attention,
       temperatures=temperatures or Temperatures(),
     ),
-    vocabulary=vocabulary,
+    vocabulary=text,
     training_length=_training_length(checkpoint),
     batch_size=batch_size,
   )

@@ -21,9 +21,11 @@ import pathlib
 import subprocess
 from typing import Any
 
+from etils import epath
 import jax
 
 from t5_align import __version__, results
+from t5_align.bundled import BUNDLED_MODEL
 
 # What an answer does not depend on: a rerun may change it.
 _FREE_SETTINGS = ('batch_size', 'limit')
@@ -61,7 +63,7 @@ def make_header(
     'dtype': jax.numpy.dtype(model.config.dtype).name,
     'attention': model.config.attention or 'automatic',
     'checkpoint': {
-      'path': str(model.checkpoint.path),
+      'path': _name(model.checkpoint.path),
       'format': model.checkpoint.format,
       'content_hash': model.checkpoint.content_hash,
     },
@@ -77,6 +79,11 @@ def make_header(
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
   }
   return header | {'config_hash': _config_hash(header)}
+
+
+def _name(path: epath.Path) -> str:
+  """The bundled model's folder is elsewhere in each installation."""
+  return 'bundled' if path == BUNDLED_MODEL else str(path)
 
 
 def merge_headers(

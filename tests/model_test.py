@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from t5_align import load_model
+from t5_align.bundled import BUNDLED_MODEL
+from t5_align.checkpoints import save_t5x
 from t5_align.tasks.generators import get_task
 from t5_align.temperature import Temperatures
 
@@ -84,6 +86,16 @@ def test_folder_without_a_tokenizer_has_no_text(model, tmp_path):
   assert silent.encode(np.array([[5, 6, 1]])).shape == (1, 3, 128)
   with pytest.raises(ValueError, match='no tokenizer'):
     silent.generate(['Hello.'])
+
+
+def test_tokenizer_of_another_folder(model, tmp_path):
+  save_t5x(tmp_path, model.params, step=1)
+  assert load_model(tmp_path).vocabulary is None
+  loaded = load_model(tmp_path, vocabulary=BUNDLED_MODEL)
+  prompts = [s.prompt for s in passkey_samples(model)]
+  assert loaded.generate(prompts) == model.generate(prompts)
+  with pytest.raises(ValueError, match='checkpoint_1 has no tokenizer'):
+    load_model(tmp_path, vocabulary=tmp_path / 'checkpoint_1')
 
 
 def test_tokenizer_of_a_larger_model(model, tmp_path):
