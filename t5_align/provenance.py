@@ -81,7 +81,7 @@ def make_header(
   return header | {'config_hash': _config_hash(header)}
 
 
-def _name(path: epath.Path) -> str:
+def _name(path: epath.PathLike) -> str:
   """The bundled model's folder is elsewhere in each installation."""
   return 'bundled' if path == BUNDLED_MODEL else str(path)
 
