@@ -25,6 +25,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from t5_align.kernels import attend
 from t5_align.mask import AttentionMask
@@ -51,13 +52,8 @@ def ours(implementation):
 def t5x_einsum(query, key, value, table):
   """Attention as T5X's layers compute it, in the dtype of the inputs."""
   length = query.shape[1]
-  positions = jnp.arange(length)
-  offsets = positions[None] - positions[:, None] + length
-  buckets = jnp.asarray(
-    relative_position_bucket(
-      jnp.arange(-length, length + 1), bidirectional=True
-    )
-  )[offsets]
+  offsets = np.arange(length)[None] - np.arange(length)[:, None]
+  buckets = relative_position_bucket(offsets, bidirectional=True)
   bias = table.astype(query.dtype)[:, buckets]
   logits = jnp.einsum('bqhd,bkhd->bhqk', query, key) + bias[None]
   weights = jax.nn.softmax(logits).astype(query.dtype)
