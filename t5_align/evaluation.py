@@ -148,6 +148,9 @@ def evaluate(
     ResultsError: an output directory that this run cannot continue.
   """
   output_dir = pathlib.Path(output_dir)
+  # Asked for twice, they would write the same samples twice.
+  tasks = list({task.name: task for task in tasks}.values())
+  alignments = list({a.name: a for a in alignments}.values())
   for alignment in alignments:
     alignment.temperatures.check(model.config)
   prepared = [prompts_lib.prepare(task, model, settings) for task in tasks]

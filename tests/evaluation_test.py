@@ -112,6 +112,14 @@ def test_a_second_run_adds_to_the_first(tmp_path):
   assert set(header['temperatures']) == {'none', 'temperature=0.5'}
 
 
+def test_what_is_asked_for_twice_is_answered_once(tmp_path):
+  model = fake_model()
+  names = ('passkey_400', 'passkey_400')
+  _, rows = run(model, tmp_path, names, alignments=('none', 0.8, '0.80'))
+  assert [row['alignment'] for row in rows] == ['none', 'temperature=0.8']
+  assert model.inference.num_calls == 6
+
+
 def change_weights(model):
   model.checkpoint.content_hash = '1' * 64
 
