@@ -24,7 +24,6 @@ from collections.abc import Callable
 import dataclasses
 import difflib
 import json
-import math
 from typing import Any
 
 from etils import epath
@@ -49,7 +48,8 @@ def _log_n(num_keys, training_length):
 
 # τ(n) by name: f(n, *coefficients) on arrays that broadcast.
 LAWS: dict[str, Callable[..., Array]] = {'log_n': _log_n}
-_COEFFICIENTS = {'log_n': ('training_length',)}
+# Coefficients of each law, and what each must be above.
+_COEFFICIENTS = {'log_n': {'training_length': 1.0}}
 
 
 @jax.tree_util.register_dataclass
@@ -81,8 +81,8 @@ class Law:
         f'Law {self.name!r} has {len(coefficients)} coefficients, wanted'
         f' {len(wanted)}: {", ".join(wanted)}.'
       )
-    for label, value in zip(wanted, coefficients):
-      _check_positive(value, f'{self.name}.{label}')
+    for (label, above), value in zip(wanted.items(), coefficients):
+      _check_numbers(value, f'{self.name}: {label}', above)
     object.__setattr__(self, 'coefficients', coefficients)
 
 
@@ -107,7 +107,7 @@ class Temperatures:
   def __post_init__(self):
     for site in SITES:
       value = _tuples(getattr(self, site))
-      _check_positive(value, site)
+      _check_numbers(value, f'{site}: temperature')
       object.__setattr__(self, site, value)
 
   def check(self, config) -> None:
@@ -246,12 +246,13 @@ def _site_shape(config, site):
   return config.num_decoder_layers, config.num_heads
 
 
-def _broadcast(value, label, num_layers, num_heads):
+def _broadcast(value, label, num_layers, num_heads, above=0.0):
   """Give a site's value the shape [L, N], or say what doesn't fit."""
   if isinstance(value, Law):
+    bounds = _COEFFICIENTS[value.name].values()
     coefficients = tuple(
-      _broadcast(c, f'{label}.{value.name}', num_layers, num_heads)
-      for c in value.coefficients
+      _broadcast(c, f'{label}.{value.name}', num_layers, num_heads, bound)
+      for c, bound in zip(value.coefficients, bounds)
     )
     return Law(value.name, coefficients)
   try:
@@ -260,6 +261,8 @@ def _broadcast(value, label, num_layers, num_heads):
     raise TemperatureError(
       f'{label}: layers have different numbers of heads.'
     ) from error
+  for number in array.flat:
+    _check_numbers(number, f'{label}: temperature', above)
   if array.ndim and array.shape[0] != num_layers:
     raise TemperatureError(
       f'{label}: temperatures for {array.shape[0]} layers, but the model has'
@@ -287,18 +290,19 @@ def _tuples(value):
   return value
 
 
-def _check_positive(value, label):
-  """Check the numbers in a value; arrays and tracers pass."""
+def _check_numbers(value, label, above=0.0):
+  """Check numbers; arrays pass, which in a pytree may be a gradient."""
   if isinstance(value, tuple):
     for v in value:
-      _check_positive(v, label)
+      _check_numbers(v, label, above)
   elif isinstance(value, (bool, str)):
     raise TemperatureError(f'{label}: wanted a number, got {value!r}.')
-  elif isinstance(value, (int, float)):
-    if not (math.isfinite(value) and value > 0):
+  elif isinstance(value, (int, float, np.number)):
+    if not (np.isfinite(value) and value > above):
+      hint = '' if above else ' (1 is off, below 1 sharpens)'
       raise TemperatureError(
-        f'{label}: temperature {value} can not divide logits; wanted a'
-        ' positive number (1 is off, below 1 sharpens).'
+        f'{label} {value} can not divide logits; wanted a finite number above'
+        f' {above:g}{hint}.'
       )
 
 
@@ -318,7 +322,7 @@ def _site_from_json(site, value):
         f'{site}: a law is an object with "law" and "coefficients"; got'
         f' {sorted(value)}.'
       )
-    return Law(value['law'], _tuples(value['coefficients']))
+    return Law(str(value['law']), _tuples(value['coefficients']))
   if not isinstance(value, (int, float, list)):
     raise TemperatureError(
       f'{site}: wanted a number, a list or a law; got {type(value).__name__}.'

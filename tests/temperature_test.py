@@ -90,6 +90,20 @@ def test_what_can_not_divide_logits(bad):
     Temperatures(cross=((0.5, bad),))
 
 
+@pytest.mark.parametrize('bad', [np.float32(0), np.array([1, np.nan]), None])
+def test_arrays_that_can_not_divide_logits(bad):
+  """A model refuses what a pytree must accept, such as a gradient."""
+  with pytest.raises(TemperatureError, match='can not divide logits'):
+    Temperatures(encoder=bad).check(CONFIG)
+
+
+@pytest.mark.parametrize('training_length', [1, 0.5, np.float32(1)])
+def test_log_n_needs_a_logarithm_above_zero(training_length):
+  """ln 1 / ln 1 is no number, and ln 1 / ln n is 0."""
+  with pytest.raises(TemperatureError, match='training_length.*above 1'):
+    Law('log_n', (training_length,))
+
+
 def test_other_models_temperatures():
   with pytest.raises(TemperatureError, match='3 layers, but the model has 2'):
     dataclasses.replace(CONFIG, temperatures=Temperatures(encoder=(1, 1, 1)))
@@ -124,6 +138,11 @@ def test_file_there_and_back(tmp_path):
     ('{"version": 1, "temperatures": {"encoder": null}}', 'encoder: wanted'),
     ('{"version": 1, "temperatures": {"encoder": 0}}', 'can not divide'),
     ('{"version": 1, "temperatures": {"cross": {"law": "log_n"}}}', 'a law is'),
+    (
+      '{"version": 1, "temperatures":'
+      ' {"cross": {"law": [], "coefficients": [2]}}}',
+      'Unknown law',
+    ),
   ],
 )
 def test_files_that_are_none(tmp_path, text, message):
