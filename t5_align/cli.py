@@ -60,7 +60,8 @@ def _tasks(argv: Sequence[str]) -> int:
   parser = command.Parser(prog='t5-align tasks', description='List the tasks.')
   parser.add_argument('--debug', action='store_true', help='show tracebacks')
   parser.parse_args(argv)
-  generators = importlib.import_module('t5_align.tasks.generators')
+  from t5_align.tasks import generators
+
   for name in generators.list_families():
     family = generators.get_family(name)
     print(f'{name}: {family.description}')
@@ -79,7 +80,8 @@ def _report(argv: Sequence[str]) -> int:
   parser.add_argument('output_dir', help='output directory of t5-align eval')
   parser.add_argument('--debug', action='store_true', help='show tracebacks')
   arguments = parser.parse_args(argv)
-  report = importlib.import_module('t5_align.report')
+  from t5_align import report
+
   report.show(arguments.output_dir)
   return 0
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 import fnmatch
-import importlib
 import pathlib
 import sys
 import tempfile
@@ -27,7 +26,14 @@ from typing import Any
 import gin
 from rich import console as rich_console
 
-from t5_align import command, evaluation, inference, prompts, results
+from t5_align import (
+  command,
+  evaluation,
+  inference,
+  presets,
+  prompts,
+  results,
+)
 from t5_align import model as model_lib
 from t5_align.checkpoints import CheckpointError
 from t5_align.tasks import generators
@@ -147,7 +153,9 @@ def evaluate(
     rich_console.Console(stderr=True),
   )
   # Not before there is something to show: matplotlib takes a second to import.
-  importlib.import_module('t5_align.report').show(output_dir)
+  from t5_align import report
+
+  report.show(output_dir)
   return rows
 
 
@@ -195,6 +203,8 @@ def _check_writable(output_dir: str) -> None:
 
 def _load(path: str, **options: Any) -> model_lib.Model:
   """Load the model; what is wrong with its files is an UnreadableError."""
+  if isinstance(options['config'], str):
+    presets.get_preset(options['config'])  # an unknown name is bad usage
   inference.use_compilation_cache()
   try:
     model = model_lib.load_model(path, **options)

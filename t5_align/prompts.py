@@ -163,10 +163,12 @@ def _samples(
     )
     wording = task.definition.template(settings.template)
     return list(samples), f'template {wording.hash}'
+  # Options that contradict each other are no fault of the data.
+  published = task.samples(
+    encode, data=settings.data, template=settings.template
+  )
   try:
-    samples = list(
-      task.samples(encode, data=settings.data, template=settings.template)
-    )
+    samples = list(published)
   except ValueError as error:
     raise DataError(str(error)) from error
   if not samples:

@@ -182,6 +182,8 @@ TASK = ('--task', 'passkey_160')
       'wanted inputs, targets',
     ),
     (('--task', 'passkey_20'), '20 tokens are too few'),
+    ((*TASK, '--data', 'file'), 'is always generated; leave data out'),
+    ((*TASK, "--gin.MODEL='t5-smal'"), "did you mean 't5-small'"),
   ],
 )
 def test_bad_usage_is_one_line_and_2(model_folder, capfd, arguments, message):
