@@ -5,8 +5,8 @@ different times; that keeps the time left honest.
 
 Synopsis:
 
-    with progress_display(total_tokens) as advance:
-      advance(tokens=4_096, samples=8, description='passkey_512 none')
+    with progress_display(total_tokens, total_samples, console) as advance:
+      advance(4_096, 8, 'passkey_512 none')
 """
 
 from __future__ import annotations
