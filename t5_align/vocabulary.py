@@ -6,8 +6,7 @@ order: `<extra_id_0>` is the last id. Three kinds:
 
 - SentencePiece `.model` files (T5, Flan-T5, mT5, umT5);
 - Hugging Face `tokenizer.json` of the Unigram kind, rebuilt as a SentencePiece
-  model: same pieces, scores and normalization. It drops a space at the end of
-  a text, which Hugging Face keeps, and may split equal scores differently;
+  model (see `tokenizer_json`);
 - bytes (ByT5): id = byte + 3.
 
 Sources: Kudo and Richardson, "SentencePiece" (arXiv 1808.06226); Xue et al.,
@@ -20,14 +19,12 @@ Synopsis:
 """
 
 import abc
-import base64
 from collections.abc import Iterable, Sequence
 import hashlib
 import io
 import json
 import os
 import pathlib
-import re
 import tempfile
 from typing import Any
 
@@ -35,6 +32,8 @@ from etils import epath
 from google.protobuf import message
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
+
+from t5_align import tokenizer_json
 
 # T5X and the released checkpoints: 32,000 pieces and 100 sentinels.
 T5_EXTRA_IDS = 100
@@ -236,7 +235,7 @@ def load_vocabulary(path: str | os.PathLike) -> Vocabulary | None:
     FileNotFoundError: there is no such folder or file.
     ValueError: a file that is no vocabulary, or of a kind that T5 does not use.
   """
-  path = pathlib.Path(path)
+  path = epath.Path(path)
   if not path.exists():
     raise FileNotFoundError(f'No vocabulary at {path}: nothing is there.')
   folder = path if path.is_dir() else path.parent
@@ -248,7 +247,7 @@ def load_vocabulary(path: str | os.PathLike) -> Vocabulary | None:
     return None
   try:
     if file.suffix == '.json':
-      return SentencePieceVocabulary(convert_tokenizer_json(_read_json(file)))
+      return SentencePieceVocabulary(tokenizer_json.convert(_read_json(file)))
     return SentencePieceVocabulary(
       file.read_bytes(), config.get('extra_ids', T5_EXTRA_IDS)
     )
@@ -256,7 +255,7 @@ def load_vocabulary(path: str | os.PathLike) -> Vocabulary | None:
     raise ValueError(f'{file}: {error}') from None
 
 
-def _find(folder: pathlib.Path) -> pathlib.Path | None:
+def _find(folder: epath.Path) -> epath.Path | None:
   """Returns the file that holds a folder's vocabulary."""
   models = sorted(folder.glob('*.model'))
   for file in (folder / 'spiece.model', *models, folder / 'tokenizer.json'):
@@ -265,7 +264,7 @@ def _find(folder: pathlib.Path) -> pathlib.Path | None:
   return None
 
 
-def _read_json(path: pathlib.Path) -> dict:
+def _read_json(path: epath.Path) -> dict:
   """Returns a JSON object; an empty one if there is no such file."""
   if not path.is_file():
     return {}
@@ -278,103 +277,6 @@ def _read_json(path: pathlib.Path) -> dict:
       f'{path}: got a {type(content).__name__}; wanted an object.'
     )
   return content
-
-
-def convert_tokenizer_json(tokenizer: dict) -> bytes:
-  """Returns the SentencePiece model of a Unigram tokenizer.json.
-
-  Raises:
-    ValueError: another kind of model, or a step that SentencePiece lacks.
-  """
-  source = tokenizer.get('model') or {}
-  if source.get('type') != 'Unigram':
-    raise ValueError(
-      f"the tokenizer's model is of type {source.get('type')}; T5 vocabularies"
-      ' are Unigram. Is this the folder of a T5?'
-    )
-  model = _ModelProto()
-  special = {
-    token['id']: token['content'] for token in tokenizer.get('added_tokens', ())
-  }
-  pieces = [(piece, score) for piece, score in source['vocab']]
-  # Tokens added behind the vocabulary continue its ids.
-  while len(pieces) in special:
-    pieces.append((special[len(pieces)], 0.0))
-  byte_fallback = bool(source.get('byte_fallback'))
-  for i, (piece, score) in enumerate(pieces):
-    kind = _PIECE.NORMAL
-    if i == source.get('unk_id'):
-      kind = _PIECE.UNKNOWN
-    elif re.fullmatch(r'<extra_id_\d+>', piece):
-      # As seqio has it: a sentinel stands at the beginning of a word.
-      piece, kind = f'▁{piece}', _PIECE.USER_DEFINED
-    elif i in special:
-      kind = _PIECE.CONTROL if i < _NUM_SPECIAL else _PIECE.USER_DEFINED
-    elif byte_fallback and re.fullmatch(r'<0x[0-9A-F]{2}>', piece):
-      kind = _PIECE.BYTE
-    model.pieces.add(piece=piece, score=score, type=kind)
-  _set_specs(model, byte_fallback)
-  model.normalizer_spec.precompiled_charsmap = _charsmap(
-    tokenizer.get('normalizer')
-  )
-  model.normalizer_spec.add_dummy_prefix = _adds_prefix(
-    tokenizer.get('pre_tokenizer')
-  )
-  return model.SerializeToString(deterministic=True)
-
-
-def _set_specs(model, byte_fallback: bool) -> None:
-  """Sets what T5's own models have."""
-  trainer = model.trainer_spec
-  trainer.model_type = _messages.TrainerSpec.UNIGRAM
-  trainer.vocab_size = len(model.pieces)
-  trainer.pad_id, trainer.eos_id, trainer.unk_id, trainer.bos_id = 0, 1, 2, -1
-  trainer.pad_piece, trainer.eos_piece, trainer.unk_piece = (
-    piece.piece for piece in model.pieces[:_NUM_SPECIAL]
-  )
-  trainer.byte_fallback = byte_fallback
-  model.normalizer_spec.name = 'nmt_nfkc'
-  model.normalizer_spec.remove_extra_whitespaces = True
-  model.normalizer_spec.escape_whitespaces = True
-
-
-def _steps(step: dict | None, children: str) -> list[dict]:
-  """Flattens a tokenizer.json sequence of steps."""
-  if step is None:
-    return []
-  if step.get('type') == 'Sequence':
-    return [s for child in step[children] for s in _steps(child, children)]
-  return [step]
-
-
-def _charsmap(normalizer: dict | None) -> bytes:
-  """Returns the character map of a tokenizer.json, in SentencePiece's form."""
-  charsmap = b''
-  for step in _steps(normalizer, 'normalizers'):
-    if step['type'] == 'Precompiled':
-      charsmap = base64.b64decode(step['precompiled_charsmap'])
-    # These two do what SentencePiece does to runs of spaces by itself.
-    elif step['type'] not in ('Strip', 'Replace'):
-      raise ValueError(
-        f"the tokenizer's normalizer has a {step['type']} step, which a"
-        ' SentencePiece model cannot hold. Use the spiece.model of this model.'
-      )
-  return charsmap
-
-
-def _adds_prefix(pre_tokenizer: dict | None) -> bool:
-  """Says whether the first word gets a space before it."""
-  prefix = False
-  for step in _steps(pre_tokenizer, 'pretokenizers'):
-    if step['type'] == 'Metaspace':
-      scheme = step.get('prepend_scheme')
-      prefix = scheme != 'never' if scheme else step['add_prefix_space']
-    elif step['type'] != 'WhitespaceSplit':
-      raise ValueError(
-        f"the tokenizer's pre-tokenizer has a {step['type']} step, which a"
-        ' SentencePiece model cannot hold. Use the spiece.model of this model.'
-      )
-  return prefix
 
 
 def _count_sentinels(pieces: Sequence[str]) -> int:

@@ -26,6 +26,7 @@ ORDER = (
   ('t5_align/position_bias.py',),
   ('t5_align/temperature.py',),
   ('t5_align/kernels/',),
+  ('t5_align/tokenizer_json.py',),
   ('t5_align/vocabulary.py',),
   ('t5_align/config.py',),
   ('t5_align/layers.py',),

@@ -1,12 +1,12 @@
 """Ids of every kind of vocabulary, on tiny ones made here."""
 
-import base64
 import json
+import os
 
+from etils import epath
 import numpy as np
 import pytest
 from sentencepiece import sentencepiece_model_pb2
-import tokenizers
 
 from t5_align import vocabulary as vocabulary_lib
 from t5_align.tasks.generators import filler
@@ -30,62 +30,6 @@ def model_proto(texts):
 @pytest.fixture(scope='module')
 def vocabulary(model_proto):
   return vocabulary_lib.SentencePieceVocabulary(model_proto)
-
-
-def tokenizer_json(model_proto):
-  """Writes a model as Hugging Face does."""
-  model = sentencepiece_model_pb2.ModelProto.FromString(model_proto)
-  # Hugging Face names a sentinel without the space before it.
-  pieces = [
-    [p.piece.removeprefix('▁') if 'extra_id' in p.piece else p.piece, p.score]
-    for p in model.pieces
-  ]
-  charsmap = base64.b64encode(model.normalizer_spec.precompiled_charsmap)
-  return {
-    'version': '1.0',
-    'truncation': None,
-    'padding': None,
-    'added_tokens': [
-      {
-        'id': i,
-        'content': piece,
-        'single_word': False,
-        'lstrip': False,
-        'rstrip': False,
-        'normalized': False,
-        'special': True,
-      }
-      for i, (piece, _) in enumerate(pieces)
-      if i < 3 or 'extra_id' in piece
-    ],
-    'normalizer': {
-      'type': 'Sequence',
-      'normalizers': [
-        {'type': 'Precompiled', 'precompiled_charsmap': charsmap.decode()},
-        {'type': 'Strip', 'strip_left': False, 'strip_right': True},
-        {'type': 'Replace', 'pattern': {'Regex': ' {2,}'}, 'content': '▁'},
-      ],
-    },
-    'pre_tokenizer': {
-      'type': 'Metaspace',
-      'replacement': '▁',
-      'prepend_scheme': 'always',
-      'split': True,
-    },
-    'post_processor': None,
-    'decoder': {
-      'type': 'Metaspace',
-      'replacement': '▁',
-      'prepend_scheme': 'always',
-      'split': True,
-    },
-    'model': {
-      'type': 'Unigram',
-      'unk_id': 2,
-      'vocab': pieces,
-      'byte_fallback': False,
-    },
-  }
 
 
 def test_special_ids_and_sentinels(vocabulary):
@@ -145,45 +89,6 @@ def test_sentinels_of_the_model_are_not_added_twice(model_proto):
   assert fewer.hash != own.hash
 
 
-def test_tokenizer_json_gives_the_ids_of_the_model_and_of_hugging_face(
-  tmp_path, model_proto, vocabulary, texts
-):
-  path = tmp_path / 'tokenizer.json'
-  path.write_text(json.dumps(tokenizer_json(model_proto)))
-  loaded = vocabulary_lib.load_vocabulary(tmp_path)
-  peer = tokenizers.Tokenizer.from_file(str(path))
-  assert loaded.vocab_size == vocabulary.vocab_size
-  assert loaded.extra_ids == EXTRA_IDS
-  for text in (*texts[:50], 'a  b\tc\nd <extra_id_0>', 'Ａ ① ﬁ é'):
-    assert loaded.encode(text) == vocabulary.encode(text)
-  # A text with a sentinel is left out: Hugging Face keeps the space before it.
-  for text in (*texts[:50], 'Ａ ① ﬁ é'):
-    assert loaded.encode(text) == peer.encode(text).ids
-
-
-def test_tokens_added_behind_the_vocabulary_continue_its_ids(model_proto):
-  content = tokenizer_json(model_proto)
-  content['model']['vocab'] = content['model']['vocab'][:-EXTRA_IDS]
-  proto = vocabulary_lib.convert_tokenizer_json(content)
-  assert vocabulary_lib.SentencePieceVocabulary(proto).extra_ids == EXTRA_IDS
-
-
-@pytest.mark.parametrize(
-  ('change', 'complaint'),
-  [
-    ({'model': {'type': 'BPE'}}, 'type BPE'),
-    ({'model': None}, 'type None'),
-    ({'normalizer': {'type': 'Lowercase'}}, 'Lowercase'),
-    ({'pre_tokenizer': {'type': 'ByteLevel'}}, 'ByteLevel'),
-  ],
-)
-def test_other_tokenizers_are_refused(tmp_path, model_proto, change, complaint):
-  path = tmp_path / 'tokenizer.json'
-  path.write_text(json.dumps({**tokenizer_json(model_proto), **change}))
-  with pytest.raises(ValueError, match=f'tokenizer.json: .*{complaint}'):
-    vocabulary_lib.load_vocabulary(path)
-
-
 def test_folders(tmp_path, model_proto, vocabulary):
   assert vocabulary_lib.load_vocabulary(tmp_path) is None
   (tmp_path / 'tokenizer_config.json').write_text(
@@ -195,6 +100,19 @@ def test_folders(tmp_path, model_proto, vocabulary):
   (tmp_path / 'spiece.model').write_bytes(model_proto)
   for path in (tmp_path, str(tmp_path / 'spiece.model')):
     assert vocabulary_lib.load_vocabulary(path).hash == vocabulary.hash
+
+
+def test_a_folder_elsewhere(tmp_path, monkeypatch, model_proto, vocabulary):
+  """Paths such as gs://bucket/folder are never taken for local ones."""
+  (tmp_path / 'spiece.model').write_bytes(model_proto)
+  path = epath.Path
+
+  def bucket(name):
+    return path(os.fspath(name).replace('gs://bucket', str(tmp_path)))
+
+  monkeypatch.setattr(vocabulary_lib.epath, 'Path', bucket)
+  loaded = vocabulary_lib.load_vocabulary('gs://bucket')
+  assert loaded.hash == vocabulary.hash
 
 
 def test_unreadable_files_are_named(tmp_path, model_proto):
