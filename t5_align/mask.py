@@ -105,7 +105,7 @@ class AttentionMask:
       visible = key_positions[None, None, :] <= query_positions[:, :, None]
       if self.prefix is not None:
         both = (
-          _take(self.prefix, rows)[:, :, None]
+          _take(self.prefix, query_positions)[:, :, None]
           & (_take(self.prefix, key_positions[None])[:, None, :])
         )
         visible = visible | both

@@ -65,6 +65,17 @@ def test_rows_at_other_positions_than_their_index():
   assert block[0, 0].sum(-1).tolist() == [6, 7, 0]
 
 
+def test_prefix_is_of_positions_not_of_rows():
+  """Later rows of a packed prefix are the rows of the whole matrix."""
+  prefix = jnp.array([[True, True, False, True, True, False]])
+  mask = AttentionMask(prefix=prefix, causal=True)
+  whole = draw(mask, 6, 6)
+  rows = jnp.arange(3)
+  block = mask.block(row_positions(3, 3), jnp.arange(6), query_rows=rows)
+  drawn = [''.join('01'[int(v)] for v in row) for row in block[0, 0]]
+  assert drawn == whole[3:] == ['111110', '111110', '111111']
+
+
 def test_each_sequence_at_its_own_position():
   mask = AttentionMask(causal=True)
   positions = row_positions(jnp.array([0, 3]), 1)
