@@ -10,7 +10,7 @@ all of it, and a block of any size is cut from the band.
 Synopsis:
 
     band = bias_band(table, bidirectional=True, max_distance=128)  # [N, W]
-    block = toeplitz_block(band, query_start, key_start, t, s)     # [N, t, s]
+    block = toeplitz_block(band, query_start, key_start, t, s)  # [B, N, t, s]
     rows = bias_rows(band, query_positions, key_positions)     # [B, N, T, S]
 """
 
@@ -125,11 +125,11 @@ def bias_rows(
 
 def toeplitz_block(
   band: Float[Array, 'N W'],
-  query_start: Int[Array, ''] | int,
+  query_start: Int[Array, ''] | Int[Array, 'B'] | int,
   key_start: Int[Array, ''] | int,
   num_queries: int,
   num_keys: int,
-) -> Float[Array, 'N t s']:
+) -> Float[Array, 'b N t s']:
   """Cut the block of bias of consecutive queries and consecutive keys.
 
   All of a block is in its num_queries + num_keys - 1 diagonals: only those are
@@ -138,23 +138,27 @@ def toeplitz_block(
 
   Args:
     band: from `bias_band`.
-    query_start: position of the first query; may be traced.
+    query_start: position of the first query, one, or one a sequence; may be
+      traced.
     key_start: position of the first key; may be traced.
     num_queries: t.
     num_keys: s.
 
   Returns:
-    Bias of the block.
+    Bias of the block, [B or 1, N, t, s].
   """
   period = num_queries + num_keys
-  offset = key_start - query_start - (num_queries - 1) + jnp.arange(period)
-  diagonals = jnp.take(band, _index(band, offset), axis=1)
+  first = key_start - jnp.atleast_1d(query_start) - (num_queries - 1)
+  offset = jnp.add.outer(first, jnp.arange(period))
+  # [N, B, period] -> [B, N, period] -> [B, N, t · period]
+  diagonals = jnp.moveaxis(jnp.take(band, _index(band, offset), axis=1), 0, 1)
+  shape = diagonals.shape[:2]
   repeated = jnp.broadcast_to(
-    diagonals[:, None, :], (band.shape[0], num_queries, period)
-  ).reshape(band.shape[0], num_queries * period)
-  first = num_queries - 1
-  rows = repeated[:, first : first + num_queries * (period - 1)]
-  return rows.reshape(band.shape[0], num_queries, period - 1)[..., :num_keys]
+    diagonals[:, :, None], (*shape, num_queries, period)
+  ).reshape(*shape, num_queries * period)
+  start = num_queries - 1
+  rows = repeated[..., start : start + num_queries * (period - 1)]
+  return rows.reshape(*shape, num_queries, period - 1)[..., :num_keys]
 
 
 def _index(band, offset):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from t5_align import position_bias
+from t5_align.mask import row_positions
 
 OFFSETS = np.arange(-40_000, 40_001)
 
@@ -56,17 +57,23 @@ def test_band_holds_every_offset(num_buckets, max_distance):
 
 @pytest.mark.parametrize(
   'query_start, key_start, t, s',
-  [(0, 0, 5, 5), (7, 0, 3, 200), (0, 150, 130, 1), (500, 40, 64, 333)],
+  [
+    (0, 0, 5, 5),
+    (7, 0, 3, 200),
+    (0, 150, 130, 1),
+    (500, 40, 64, 333),
+    ([0, 170], 20, 3, 40),
+  ],
 )
 def test_blocks_are_cut_from_the_matrix(query_start, key_start, t, s):
   band = jax.random.normal(jax.random.key(1), (3, 257))
   block = jax.jit(position_bias.toeplitz_block, static_argnums=(3, 4))(
-    band, query_start, key_start, t, s
+    band, jnp.asarray(query_start), key_start, t, s
   )
   rows = position_bias.bias_rows(
-    band, query_start + jnp.arange(t), key_start + jnp.arange(s)
+    band, row_positions(jnp.asarray(query_start), t), key_start + jnp.arange(s)
   )
-  np.testing.assert_array_equal(block, rows[0])
+  np.testing.assert_array_equal(block, rows)
 
 
 def test_every_decoding_step_has_its_row_of_the_matrix():

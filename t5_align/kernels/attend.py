@@ -68,7 +68,7 @@ def attend(
     mask: which keys each row sees; applied after the temperature.
     temperature: τ, positive: a scalar, [N], [B, N] or [B, N, T] (B may be 1).
     query_offset: position of the first row among the keys (decoding), one, or
-      one a sequence, [B]; the latter only in the reference.
+      one a sequence, [B].
     implementation: 'reference' (the definition, makes [B, N, T, S]), 'chunked'
       (memory linear in length), 'pallas_gpu', 'pallas_tpu', or None for the
       best that can. A named one never falls back to another.
@@ -93,15 +93,10 @@ def attend(
     query_offset=query_offset,
   )
   if implementation is None:
-    implementation = _best(query, key, query_offset)
+    implementation = _best(query, key)
   if implementation == 'reference':
     out, statistics = attend_reference(query, key, value, **arguments)
   elif implementation == 'chunked':
-    if jnp.ndim(query_offset) > 0:
-      raise NotImplementedError(
-        "implementation='chunked' has one query_offset for all sequences; for"
-        " one each, use 'reference'."
-      )
     out, statistics = attend_chunked(
       query, key, value, **arguments, with_moments=return_statistics
     )
@@ -120,11 +115,11 @@ def attend(
   return (out, statistics) if return_statistics else out
 
 
-def _best(query, key, query_offset):
+def _best(query, key):
   B, T, N, _ = query.shape
   logits_bytes = 4 * B * N * T * key.shape[1]
   small = T == 1 or logits_bytes <= _REFERENCE_LOGITS_BYTES
-  return 'reference' if small or jnp.ndim(query_offset) > 0 else 'chunked'
+  return 'reference' if small else 'chunked'
 
 
 def _per_row(temperature, query_shape):

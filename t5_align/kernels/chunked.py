@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 
 from t5_align import position_bias
 from t5_align.kernels.statistics import SoftmaxStatistics
-from t5_align.mask import AttentionMask
+from t5_align.mask import AttentionMask, row_positions
 
 # Chosen by benchmarks/attention.py: small enough for a core's cache, large
 # enough that a matrix unit is busy.
@@ -56,7 +56,7 @@ def attend_chunked(
   max_distance: int,
   mask: AttentionMask,
   temperature: Float[Array, 'b n t 1'],
-  query_offset: Int[Array, ''] | int = 0,
+  query_offset: Int[Array, ''] | Int[Array, 'B'] | int = 0,
   with_moments: bool = True,
 ) -> tuple[Float[Array, 'B T N H'], SoftmaxStatistics]:
   """Attend; arguments as in `attend`, temperature already [B, N, T, 1]."""
@@ -85,16 +85,16 @@ def attend_chunked(
       preferred_element_type=jnp.float32,
     )
     if band is not None:
-      bias = position_bias.toeplitz_block(
+      logits += position_bias.toeplitz_block(
         band, i * block_q + query_offset, j * block_k, block_q, block_k
       )
-      logits += bias[None]
     return logits / temperature
 
   def visible_in(i, j):
     rows = i * block_q + jnp.arange(block_q)
     keys = j * block_k + jnp.arange(block_k)
-    visible = mask.block(rows + query_offset, keys, query_rows=rows)
+    positions = row_positions(i * block_q + query_offset, block_q)
+    visible = mask.block(positions, keys, query_rows=rows)
     return visible & (keys < S)[None, None, None]
 
   def attend_rows(block):

@@ -37,6 +37,9 @@ CASES = {
     temperature=jnp.linspace(0.4, 1.5, B * N * T).reshape(B, N, T)
   ),
   'offset': dict(query_offset=20, mask=AttentionMask(causal=True)),
+  'offsets': dict(
+    query_offset=jnp.array([20, 3]), mask=AttentionMask(causal=True)
+  ),
 }
 
 
@@ -76,25 +79,25 @@ def run(query, key, value, implementation, **options):
 def by_numpy(query, key, value, options):
   """The equation in float64, with every array whole."""
   query, key, value = (np.asarray(x, np.float64) for x in (query, key, value))
-  offset = options.get('query_offset', 0)
+  positions = np.add.outer(options.get('query_offset', 0), np.arange(T))
   logits = np.einsum('BTNH,BSNH->BNTS', query, key)
   if options['bias_table'] is not None:
-    offsets = np.arange(S)[None] - np.arange(T)[:, None] - offset
+    offsets = np.arange(S) - np.atleast_2d(positions)[..., None]
     buckets = position_bias.relative_position_bucket(
       offsets, bidirectional=options['bidirectional']
     )
-    logits = logits + np.asarray(options['bias_table'], np.float64)[:, buckets]
+    bias = np.asarray(options['bias_table'], np.float64)[:, buckets]
+    logits = logits + bias.swapaxes(0, 1)
   temperature = np.asarray(options['temperature'], np.float64)
   if temperature.ndim == 1:
     temperature = temperature[:, None]
   logits = logits / (
     temperature[..., None] if temperature.ndim else temperature
   )
-  rows = jnp.arange(T)
-  visible = np.broadcast_to(
-    options['mask'].block(rows + offset, jnp.arange(S), query_rows=rows),
-    logits.shape,
+  visible = options['mask'].block(
+    jnp.asarray(positions), jnp.arange(S), query_rows=jnp.arange(T)
   )
+  visible = np.broadcast_to(visible, logits.shape)
   masked = np.where(visible, logits, -np.inf)
   maximum = masked.max(-1, keepdims=True)
   maximum = np.where(np.isfinite(maximum), maximum, 0)
@@ -229,15 +232,6 @@ def test_unknown_and_missing_implementations():
     attend(query, key, value, **options, implementation='chunk')
   with pytest.raises(NotImplementedError, match='not there yet'):
     attend(query, key, value, **options, implementation='pallas_gpu')
-  with pytest.raises(NotImplementedError, match="use 'reference'"):
-    attend(
-      query,
-      key,
-      value,
-      **options,
-      query_offset=jnp.array([1, 2]),
-      implementation='chunked',
-    )
 
 
 @pytest.fixture
