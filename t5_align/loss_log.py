@@ -58,7 +58,8 @@ class LossLog:
     self._start = time.perf_counter()
     lines = []
     if self._path.exists():
-      lines = self._path.read_text().splitlines()
+      # What a crash cut short has no line break.
+      lines = self._path.read_text().split('\n')[:-1]
     lines = [line for line in lines if json.loads(line)['step'] <= first_step]
     self._path.write_text(''.join(line + '\n' for line in lines))
 
