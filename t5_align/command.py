@@ -27,8 +27,11 @@ import difflib
 import importlib.util  # noqa: F401  gin 0.5.0 uses it without importing it
 import inspect
 import logging
+import os
+import pathlib
 import re
 import sys
+import tempfile
 import traceback
 from typing import Any, NoReturn
 
@@ -223,6 +226,18 @@ def _first_line(error: BaseException) -> str:
   return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def check_writable(folder: str | os.PathLike) -> None:
+  """Make a folder, if need be, or raise a UsageError."""
+  try:
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise UsageError(
+      f'output directory {folder} is not writable: {error.strerror}.'
+    ) from error
+
+
 def run(
   body: Callable[[Sequence[str]], int],
   argv: Sequence[str] | None,
@@ -235,9 +250,9 @@ def run(
     body: takes the arguments and returns an exit code.
     argv: the arguments; None for those of the process.
     name: of the command, which opens an error's line.
-    unreadable: errors of a model or data, exit code 3. Other ValueErrors and
-      NotImplementedErrors are 2; anything else is a fault of ours and keeps
-      its traceback.
+    unreadable: errors of a model or data, exit code 3. Other ValueErrors,
+      NotImplementedErrors and a training that diverges are 2; anything else is
+      a fault of ours and keeps its traceback.
   """
   arguments = sys.argv[1:] if argv is None else list(argv)
   try:
@@ -248,7 +263,7 @@ def run(
     code = INTERRUPTED
   except (UnreadableError, OSError, *unreadable) as error:
     fault, message, code = error, str(error), 3
-  except (ValueError, NotImplementedError) as error:
+  except (ValueError, NotImplementedError, FloatingPointError) as error:
     fault, message, code = error, str(error), 2
   if '--debug' in arguments:
     traceback.print_exception(fault)

@@ -20,7 +20,6 @@ from collections.abc import Mapping, Sequence
 import fnmatch
 import pathlib
 import sys
-import tempfile
 from typing import Any
 
 import gin
@@ -131,7 +130,7 @@ def evaluate(
       f'task_feature_lengths has {", ".join(lengths)}; wanted inputs, targets.'
     )
   definitions = select_tasks(tasks)
-  _check_writable(output_dir)
+  command.check_writable(output_dir)
   model = _load(
     checkpoint_path,
     dtype=dtype,
@@ -188,17 +187,6 @@ def _as_list(value: Any) -> list[Any]:
   if isinstance(value, Sequence):
     return [part for item in value for part in _as_list(item)]
   return [value]
-
-
-def _check_writable(output_dir: str) -> None:
-  try:
-    pathlib.Path(output_dir).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=output_dir):
-      pass
-  except OSError as error:
-    raise command.UsageError(
-      f'output directory {output_dir} is not writable: {error.strerror}.'
-    ) from error
 
 
 def _load(path: str, **options: Any) -> model_lib.Model:

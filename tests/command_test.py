@@ -124,6 +124,7 @@ class BrokenModelError(Exception):
     (ValueError('bad\nvalue'), 2),
     (command.UsageError('bad value'), 2),
     (NotImplementedError('bad value'), 2),
+    (FloatingPointError('bad value'), 2),
     (command.UnreadableError('bad value'), 3),
     (FileNotFoundError('bad value'), 3),
     (BrokenModelError('bad value'), 3),
