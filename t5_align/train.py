@@ -133,7 +133,8 @@ def train(
     store_dtype: of the weights in model.safetensors.
 
   Raises:
-    ValueError: the vocabulary has more pieces than the network.
+    ValueError: the vocabulary has more pieces than the network, or model_dir
+      holds another run.
     FloatingPointError: a loss is NaN or infinite; names the step.
   """
   folder = pathlib.Path(model_dir)
@@ -142,7 +143,12 @@ def train(
   if vocabulary is not None:
     bundled = BUNDLED_MODEL / 'spiece.model'
     source = bundled if vocabulary == 'bundled' else pathlib.Path(vocabulary)
-    own.write_bytes(source.read_bytes())
+    content = source.read_bytes()
+    if own.exists() and own.read_bytes() != content:
+      raise ValueError(
+        f'{own} is another vocabulary than {source}; choose a new model_dir.'
+      )
+    own.write_bytes(content)
   elif not own.exists():
     texts = mixture.texts(num_vocabulary_samples)
     own.write_bytes(
@@ -159,12 +165,18 @@ def train(
     Examples(mixture, os.fspath(own)),
     training,
     folder / 'run',
+    recipe={
+      'network': dataclasses.asdict(network),
+      'mixture': dataclasses.asdict(mixture),
+    },
     report=lambda row: print(_describe(row, training), flush=True),
   )
   params = jax.tree.map(
     lambda x: np.asarray(x.astype(store_dtype)), state.params
   )
-  checkpoints.save_safetensors(folder, network, params)
+  checkpoints.save_safetensors(
+    folder, network, params, training_length=mixture.longest_tokens
+  )
 
 
 def _describe(row: dict, training: Training) -> str:
@@ -201,7 +213,9 @@ def _run(argv: Sequence[str], prog: str) -> int:
     flags.gin_search_paths,
     {'MODEL_DIR': '--model_dir'},
   )
-  train(**command.bound_arguments(train))
+  arguments = command.bound_arguments(train)
+  command.check_writable(arguments['model_dir'])
+  train(**arguments)
   return 0
 
 

@@ -23,11 +23,11 @@ Synopsis:
   training = Training(num_steps=1000, optimizer='adamw', learning_rate=2e-3)
   state = fit(Transformer(config), draw, training, 'runs/first')
   # draw(generator) -> (input ids, target ids); runs/first holds
-  # checkpoints/ and log.jsonl. Calling it again continues.
+  # checkpoints/, settings.json, log.jsonl. Calling it again continues.
 """
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import difflib
@@ -35,7 +35,7 @@ import functools
 import itertools
 import multiprocessing
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -45,10 +45,18 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 
+from t5_align import run_settings
 from t5_align.loss_log import LossLog, Metrics
 
 # One example: input and target token ids, both ending in EOS.
 Draw = Callable[[np.random.Generator], tuple[list[int], list[int]]]
+
+# Fields of Training that decide how a run is kept, not what a step computes.
+_KEEPING = ('log_every', 'checkpoint_every', 'keep_checkpoints', 'data_workers')
+_COUNTS = (
+  *('num_steps', 'batch_size', 'target_length', 'warmup_steps'),
+  *_KEEPING[:-1],
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,17 +106,18 @@ class Training:
     object.__setattr__(self, 'input_lengths', tuple(self.input_lengths))
     _check_choice('optimizer', self.optimizer, ('adafactor', 'adamw'))
     _check_choice('schedule', self.schedule, ('rsqrt', 'cosine'))
-    if self.warmup_steps < 1:
-      raise ValueError(
-        f'warmup_steps is {self.warmup_steps}, wanted at least 1 (which is '
-        'no warm-up).'
-      )
+    for field in _COUNTS:
+      if getattr(self, field) < 1:
+        raise ValueError(
+          f'{field} is {getattr(self, field)}, wanted at least 1.'
+        )
     if self.checkpoint_every % self.log_every:
       raise ValueError(
         f'checkpoint_every is {self.checkpoint_every}, wanted a multiple of '
         f'log_every ({self.log_every}): no loss is saved unchecked.'
       )
-    if list(self.input_lengths) != sorted(set(self.input_lengths)):
+    ascending = sorted(set(self.input_lengths))
+    if not ascending or list(self.input_lengths) != ascending:
       raise ValueError(
         f'input_lengths is {self.input_lengths}, wanted ascending lengths.'
       )
@@ -284,6 +293,7 @@ def fit(
   training: Training,
   directory: str | pathlib.Path,
   *,
+  recipe: Mapping[str, Any] | None = None,
   report: Callable[[dict], None] | None = None,
 ) -> TrainState:
   """Train, or continue the run that `directory` holds, to the last step.
@@ -292,14 +302,19 @@ def fit(
     network: an encoder-decoder `Transformer`.
     draw: makes one example from a random generator; must have no other state.
     training: the run's configuration. A run may be continued with a larger
-      `num_steps`; anything else that changes makes it another run.
-    directory: gets `checkpoints/` (Orbax, written atomically) and `log.jsonl`.
+      `num_steps`, unless the schedule ends there, and kept in another way;
+      anything else that changes makes it another run.
+    directory: gets `checkpoints/` (Orbax, written atomically), `log.jsonl` and
+      `settings.json`, which a continued run is compared with.
+    recipe: what else makes it this run, such as the network's sizes; names to
+      values that JSON holds.
     report: called with every line of the log.
 
   Returns:
     The state after `training.num_steps` steps.
 
   Raises:
+    ValueError: the directory holds another run; names what differs.
     FloatingPointError: a loss is NaN or infinite; names the step.
   """
   directory = pathlib.Path(directory).absolute()
@@ -307,15 +322,24 @@ def fit(
   options = ocp.CheckpointManagerOptions(
     max_to_keep=training.keep_checkpoints, enable_async_checkpointing=False
   )
-  state = initial_state(network, training)
+  settings = {'training': _deciding(training), **(recipe or {})}
   with ocp.CheckpointManager(
     directory / 'checkpoints', options=options
   ) as manager:
-    if manager.latest_step() is not None:
+    newest = manager.latest_step()
+    if newest is None:
+      run_settings.write(directory, settings)
+    else:
+      run_settings.check(directory, settings)
+      if newest > training.num_steps:
+        raise ValueError(
+          f'{directory} has done {newest} steps already; wanted num_steps of'
+          f' at least that, got {training.num_steps}.'
+        )
+    state = initial_state(network, training)
+    if newest is not None:
       abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-      state = manager.restore(
-        manager.latest_step(), args=ocp.args.StandardRestore(abstract)
-      )
+      state = manager.restore(newest, args=ocp.args.StandardRestore(abstract))
     first = int(state.step)
     log = LossLog(
       directory / 'log.jsonl', learning_rate(training), first, report
@@ -331,6 +355,14 @@ def fit(
       if last or done % training.checkpoint_every == 0:
         manager.save(done, args=ocp.args.StandardSave(state))
   return state
+
+
+def _deciding(training: Training) -> dict[str, Any]:
+  """Return the fields that decide every step of a run."""
+  fields = dataclasses.asdict(training)
+  if training.schedule == 'rsqrt':
+    del fields['num_steps']  # a cosine reaches zero there
+  return {k: v for k, v in fields.items() if k not in _KEEPING}
 
 
 def _fitting(

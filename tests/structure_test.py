@@ -40,6 +40,7 @@ ORDER = (
   ('t5_align/alignment/',),
   ('tasks/generators/', 'tasks/metrics.py'),
   ('t5_align/loss_log.py',),
+  ('t5_align/run_settings.py',),
   ('t5_align/training.py',),
   ('tasks/',),
   ('t5_align/results.py',),

@@ -76,10 +76,15 @@ class TestCommand:
     assert re.search('step 4 of 4: loss [0-9]', capsys.readouterr().out)
     model = load_model(str(tmp_path))
     assert model.config.emb_dim == 16
+    assert model.training_length == 128
     assert model.vocabulary.hash == load_vocabulary(BUNDLED_MODEL).hash
     tokens = np.array([model.vocabulary.encode('The pass key is 31.') + [1]])
     logits = model.logits(tokens.astype(np.int32), np.array([[1]], np.int32))
     assert np.isfinite(logits).all()
+    # Continued with another mixture it would be neither model.
+    other = "--gin.train_script.Mixture.families=('passkey',)"
+    assert train_lib.main([*command, other]) == 2
+    assert 'a run with mixture.families=' in capsys.readouterr().err
 
   def test_model_dir_is_required(self, capsys):
     assert train_lib.main([]) == 2
@@ -90,6 +95,17 @@ class TestCommand:
     arguments.append('--gin.training.Training.sed=1')
     assert train_lib.main(arguments) == 2
     assert 'Did you mean seed?' in capsys.readouterr().err
+
+  def test_another_vocabulary_is_not_taken(self, capsys, tmp_path):
+    (tmp_path / 'spiece.model').write_bytes(b'of an earlier run')
+    assert train_lib.main([f'--model_dir={tmp_path}', *SMALL]) == 2
+    assert 'is another vocabulary than' in capsys.readouterr().err
+    assert (tmp_path / 'spiece.model').read_bytes() == b'of an earlier run'
+
+  def test_model_dir_that_cannot_be_written(self, capsys, tmp_path):
+    (tmp_path / 'file').write_text('')
+    assert train_lib.main([f'--model_dir={tmp_path}/file/x', *SMALL]) == 2
+    assert 'file/x is not writable' in capsys.readouterr().err
 
   def test_vocabulary_larger_than_the_network(self, capsys, tmp_path):
     arguments = [

@@ -222,6 +222,30 @@ class TestFit:
     rows = [json.loads(line) for line in lines]
     assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
 
+  def test_another_run_is_refused_and_named(self, tmp_path):
+    recipe = {'network': {'sizes': (1, 2)}}
+
+    def fit(recipe=recipe, **changes):
+      training = tiny_training(**({'num_steps': 1} | changes))
+      return training_lib.fit(
+        FirstToken(), draw, training, tmp_path, recipe=recipe
+      )
+
+    fit()
+    for changes, name in (
+      ({'seed': 1}, 'training.seed=0, now 1'),
+      ({'input_lengths': (8, 9)}, 'training.input_lengths='),
+      ({'schedule': 'cosine'}, 'training.num_steps=None, now 1'),
+      ({'recipe': {'network': {'sizes': (1, 3)}}}, 'network.sizes='),
+      ({'recipe': {}}, 'network.sizes='),
+    ):
+      with pytest.raises(ValueError, match=f'holds a run with {name}'):
+        fit(**changes)
+    state = fit(num_steps=2, checkpoint_every=4, log_every=2)
+    assert int(state.step) == 2
+    with pytest.raises(ValueError, match='has done 2 steps already'):
+      fit(num_steps=1)
+
   def test_loss_falls_on_a_tiny_task(self, tmp_path):
     training = tiny_training(
       optimizer='adamw',
@@ -279,6 +303,18 @@ class TestConfiguration:
   def test_unknown_schedule_names_the_nearest(self):
     with pytest.raises(ValueError, match="did you mean 'cosine'"):
       Training(schedule='cosin')
+
+  @pytest.mark.parametrize(
+    'field', ['num_steps', 'batch_size', 'warmup_steps', 'log_every']
+  )
+  def test_counts_are_positive(self, field):
+    with pytest.raises(ValueError, match=f'{field} is 0'):
+      Training(**{field: 0})
+
+  @pytest.mark.parametrize('lengths', [(), (8, 4), (4, 4)])
+  def test_input_lengths_ascend(self, lengths):
+    with pytest.raises(ValueError, match='wanted ascending lengths'):
+      Training(input_lengths=lengths)
 
   def test_no_loss_is_saved_unchecked(self):
     with pytest.raises(ValueError, match='a multiple of log_every'):

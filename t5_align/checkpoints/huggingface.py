@@ -73,6 +73,8 @@ def save_safetensors(
   path: str | os.PathLike[str],
   config: config_lib.T5Config,
   params: Mapping[str, Any],
+  *,
+  training_length: int | None = None,
 ) -> None:
   """Writes a folder that Hugging Face's T5 or umT5 class loads.
 
@@ -80,6 +82,7 @@ def save_safetensors(
     path: the folder; made if need be. Weights that it holds are replaced.
     config: the model's config.
     params: the model's parameters; they keep their dtype.
+    training_length: tokens of the longest input in training, if known.
 
   Raises:
     CheckpointError: the params do not fit the config, or have no such form.
@@ -94,7 +97,9 @@ def save_safetensors(
   shapes = {path: array.shape for path, array in flat.items()}
   shapes_lib.check_tree(shapes, config, where='params')
   dtype = str(flat['token_embedder/embedding'].dtype)
-  fields = huggingface_config.to_json(config, dtype=dtype)
+  fields = huggingface_config.to_json(
+    config, dtype=dtype, training_length=training_length
+  )
 
   paths = {key_map.hugging_face_name(path) or path: path for path in flat}
   if config.logits_via_embedding and not fields['tie_word_embeddings']:

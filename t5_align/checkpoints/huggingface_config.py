@@ -85,8 +85,15 @@ def from_json(
   )
 
 
-def to_json(config: config_lib.T5Config, *, dtype: str) -> dict[str, Any]:
+def to_json(
+  config: config_lib.T5Config,
+  *,
+  dtype: str,
+  training_length: int | None = None,
+) -> dict[str, Any]:
   """Returns the fields of config.json for weights stored as `dtype`.
+
+  `training_length` goes where the configs of T5 1.0 have it, `n_positions`.
 
   Raises:
     CheckpointError: Hugging Face's T5 has no such activation.
@@ -99,6 +106,7 @@ def to_json(config: config_lib.T5Config, *, dtype: str) -> dict[str, Any]:
     )
   name = 'UMT5' if config.relative_bias_per_layer else 'T5'
   scaled = config.scales_decoder_outputs
+  length = {} if training_length is None else {'n_positions': training_length}
   return {
     'architectures': [f'{name}ForConditionalGeneration'],
     'model_type': name.lower(),
@@ -120,6 +128,7 @@ def to_json(config: config_lib.T5Config, *, dtype: str) -> dict[str, Any]:
     'pad_token_id': 0,
     'eos_token_id': 1,
     'decoder_start_token_id': 0,
+    **length,
     'torch_dtype': dtype,
   }
 
