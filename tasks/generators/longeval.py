@@ -71,6 +71,8 @@ def _find(path: str, file_name: str) -> str:
   """Returns the file itself, wherever the path enters the published layout."""
   if os.path.isfile(path):
     return path
+  if not os.path.exists(path):
+    raise FileNotFoundError(f'{path}: no such file or folder.')
   folders = ('', 'testcases', 'lines', 'lines/testcases')
   places = [os.path.join(path, folder, file_name) for folder in folders]
   for place in places:

@@ -107,6 +107,11 @@ def test_a_row_without_end_is_refused(tmp_path, monkeypatch):
     read(path)
 
 
+def test_a_path_that_is_not_there_is_said_to_be_missing(tmp_path):
+  with pytest.raises(FileNotFoundError, match='typo.jsonl: no such file'):
+    read(tmp_path / 'typo.jsonl')
+
+
 def test_a_missing_file_says_where_it_was_looked_for(tmp_path):
   with pytest.raises(FileNotFoundError, match='testcases') as error:
     read(tmp_path)
