@@ -134,7 +134,9 @@ def toeplitz_block(
 
   All of a block is in its num_queries + num_keys - 1 diagonals: only those are
   looked up. Reading their values with a row stride one short of the period
-  shifts each row by one, so the rest is a copy, and its gradient a sum.
+  shifts each row by one, so the rest is a copy, and its gradient a sum. The
+  period is a power of two because XLA fuses the copy into what reads it, as an
+  index modulo the period: any other would cost a division an element.
 
   Args:
     band: from `bias_band`.
@@ -147,7 +149,7 @@ def toeplitz_block(
   Returns:
     Bias of the block, [B or 1, N, t, s].
   """
-  period = num_queries + num_keys
+  period = 1 << (num_queries + num_keys - 1).bit_length()
   first = key_start - jnp.atleast_1d(query_start) - (num_queries - 1)
   offset = jnp.add.outer(first, jnp.arange(period))
   # [N, B, period] -> [B, N, period] -> [B, N, t · period]
