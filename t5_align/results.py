@@ -31,6 +31,8 @@ from typing import Any
 
 import numpy as np
 
+from t5_align.tasks import metrics
+
 BASELINE = 'none'  # the alignment that the others are compared with
 _RESAMPLES = 10_000
 
@@ -157,11 +159,7 @@ def _is_binary(scores: np.ndarray) -> bool:
 
 
 def _wilson(scores: np.ndarray) -> tuple[float, float]:
-  from scipy import stats  # takes a second, which an early error need not wait
-
-  test = stats.binomtest(int(scores.sum()), len(scores))
-  interval = test.proportion_ci(confidence_level=0.95, method='wilson')
-  return float(interval.low), float(interval.high)
+  return metrics.rate_interval(float(scores.sum()), len(scores)).ci95
 
 
 def _bootstrap(values: np.ndarray) -> list[float] | None:
