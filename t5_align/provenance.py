@@ -14,6 +14,7 @@ Synopsis:
 from __future__ import annotations
 
 from collections.abc import Mapping
+import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
@@ -26,6 +27,7 @@ import jax
 
 from t5_align import __version__, results
 from t5_align.bundled import BUNDLED_MODEL
+from t5_align.config import T5Config
 
 # What an answer does not depend on: a rerun may change it.
 _FREE_SETTINGS = ('batch_size', 'limit')
@@ -67,6 +69,7 @@ def make_header(
       'format': model.checkpoint.format,
       'content_hash': model.checkpoint.content_hash,
     },
+    'model': _sizes(model.config),
     'training_length': model.training_length,
     'tokenizer_hash': model.vocabulary.hash,
     'tasks': dict(tasks),
@@ -79,6 +82,14 @@ def make_header(
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
   }
   return header | {'config_hash': _config_hash(header)}
+
+
+def _sizes(config: T5Config) -> dict[str, Any]:
+  """Return the model's config, less what the header has elsewhere."""
+  elsewhere = ('dtype', 'attention', 'temperatures')
+  fields = dataclasses.asdict(config)
+  kept = {k: v for k, v in fields.items() if k not in elsewhere}
+  return kept | {'mlp_activations': list(config.mlp_activations)}
 
 
 def _name(path: epath.PathLike) -> str:
@@ -116,6 +127,9 @@ def _deciding_fields(header: Mapping[str, Any]) -> dict[str, Any]:
     'checkpoint.content_hash': header['checkpoint']['content_hash'],
     'tokenizer_hash': header['tokenizer_hash'],
   }
+  # A T5X folder does not say its own; an older header did not either.
+  for name, value in header.get('model', {}).items():
+    fields[f'model.{name}'] = value
   for name, value in header['settings'].items():
     if name not in (*_FREE_SETTINGS, *_IN_TASKS):
       fields[f'settings.{name}'] = value

@@ -129,7 +129,13 @@ def change_vocabulary(model):
 
 
 def change_dtype(model):
-  model.config.dtype = 'bfloat16'
+  model.config = dataclasses.replace(model.config, dtype='bfloat16')
+
+
+def change_activations(model):
+  model.config = dataclasses.replace(
+    model.config, mlp_activations=('gelu', 'linear')
+  )
 
 
 @pytest.mark.parametrize(
@@ -138,6 +144,7 @@ def change_dtype(model):
     (change_weights, {}, 'checkpoint.content_hash'),
     (change_vocabulary, {}, 'tokenizer_hash'),
     (change_dtype, {}, 'dtype'),
+    (change_activations, {}, 'model.mlp_activations'),
     (None, {'seed': 1}, 'settings.seed'),
     (None, {'max_new_tokens': 5}, 'tasks.passkey_400.max_new_tokens'),
     (

@@ -10,6 +10,7 @@ import hashlib
 import re
 import types
 
+from t5_align.config import T5Config
 from t5_align.temperature import Temperatures
 
 
@@ -68,9 +69,8 @@ class FakeInference:
 def fake_model(**inference_options):
   vocabulary = ByteVocabulary()
   return types.SimpleNamespace(
-    config=types.SimpleNamespace(
-      dtype='float32',
-      attention=None,
+    config=T5Config(
+      vocab_size=384,
       num_heads=2,
       num_encoder_layers=1,
       num_decoder_layers=1,
