@@ -191,8 +191,9 @@ def postprocess(
       answer.decode() if isinstance(answer, bytes) else str(answer)
       for answer in (example or {})['answers']
     )
-  # SentencePiece writes this for an unknown token.
-  return text.replace('⁇', '')
+  # What SentencePiece writes for an unknown token, which our own decoding
+  # leaves out; the second is what is left of it where a text was stripped.
+  return text.replace(' ⁇ ', '').replace('⁇', '')
 
 
 def mean_of(metric: str) -> Callable[..., dict[str, float]]:

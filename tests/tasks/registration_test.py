@@ -159,7 +159,22 @@ def test_seqios_own_evaluator_scores_as_ours(vocabulary):
   assert results['passkey_match_stderr'] > 0
 
 
-def test_postprocessing_drops_unknown_marks():
-  assert registration.postprocess(' 12 ⁇ 345') == ' 12  345'
+def test_postprocessing_drops_unknown_marks_as_our_decoding_does():
+  model = vocabulary_lib.SentencePieceVocabulary(
+    vocabulary_lib.train_sentencepiece(['The key is 48213.'] * 99, 400)
+  )
+  theirs = model.to_seqio()
+  unknown = [model.unk_id]
+  one, two = model.encode('key 12'), model.encode('345')
+  for ids in (
+    one + unknown + two,
+    unknown + one,
+    one + unknown,
+    unknown * 2 + two,
+  ):
+    text = theirs.decode(ids)
+    assert '⁇' in text
+    # A space in front may be left, which no metric counts.
+    assert registration.postprocess(text).lstrip() == model.decode(ids)
   example = {'answers': np.array([b'12'], object)}
   assert registration.postprocess('', example, is_target=True) == ('12',)
