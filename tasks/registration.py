@@ -74,20 +74,21 @@ def register(
     'template': template,
     'data': data,
   }
+  arguments = (theirs, *options.values())
+  taken = set(seqio.TaskRegistry.names())
   for definition in definitions:
-    name = definition.name
-    arguments = (theirs, *options.values())
-    taken = name in seqio.TaskRegistry.names()
-    if taken and _registered.get(name) == arguments:
-      continue
-    if taken and name not in _registered:
+    if definition.name in taken - _registered.keys():
       raise ValueError(
-        f"seqio already has a task '{name}' that t5_align did not register;"
-        ' remove it from seqio.TaskRegistry first.'
+        f"seqio already has a task '{definition.name}' that t5_align did not"
+        ' register; remove it from seqio.TaskRegistry first.'
       )
     # Asking for samples checks the options; none is made before the first is
     # taken.
     definition.samples(_encode(theirs), **options)
+  for definition in definitions:
+    name = definition.name
+    if name in taken and _registered[name] == arguments:
+      continue
     seqio.TaskRegistry.remove(name)
     _add(definition, theirs, options)
     _registered[name] = arguments
