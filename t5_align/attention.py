@@ -128,6 +128,10 @@ class SelfAttention(_Attention):
 
     Returns:
       The projected output.
+
+    Raises:
+      ValueError: a step with more than a token a sequence, or with another
+        number of sequences than the cache has.
     """
     query = self.project(x, 'query')
     key = self.project(x, 'key')
@@ -141,6 +145,7 @@ class SelfAttention(_Attention):
         keys.value, values.value = key, value
         index.value = jnp.asarray(prefill_lengths, jnp.int32)
       elif cache == 'step':
+        _check_step(x, keys.value)
         query_offset = index.value
         key = keys.value = _write(keys.value, key, index.value)
         value = values.value = _write(values.value, value, index.value)
@@ -234,6 +239,15 @@ class CrossAttention(_Attention):
 
 def _absent():
   raise ValueError('A decoding step needs the cache of an initializing call.')
+
+
+def _check_step(x, cached):
+  wanted = (cached.shape[0], 1)
+  if x.shape[:2] != wanted:
+    raise ValueError(
+      f'A decoding step got tokens of shape {list(x.shape[:2])}, wanted'
+      f' {list(wanted)}: one token for each sequence of the cache.'
+    )
 
 
 def _write(cached, new, index):

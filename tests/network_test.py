@@ -294,6 +294,19 @@ def test_prefill_and_steps_equal_the_whole_sequence():
     np.testing.assert_allclose(logits, expected, atol=3e-5)
 
 
+@pytest.mark.parametrize('shape', [(2, 2), (1, 1)])
+def test_step_of_another_shape_than_the_cache(shape):
+  network, params = initialized('decoder_only')
+  tokens = random_tokens(0, (2, 8))
+  apply = functools.partial(
+    network.apply, enable_dropout=False, decode=True, mutable='cache'
+  )
+  _, variables = apply({'params': params}, tokens, tokens)
+  token = tokens[: shape[0], : shape[1]]
+  with pytest.raises(ValueError, match=r'wanted \[2, 1\]: one token'):
+    apply({'params': params, **variables}, token, token)
+
+
 def test_dropout_needs_a_key_and_changes_the_result():
   network, params = initialized('t5')
   inputs, targets = random_tokens(0, (2, 12)), random_tokens(1, (2, 5))
