@@ -5,7 +5,8 @@ scanned over in blocks, and each row carries its running maximum, denominator
 and output, rescaled when the maximum grows (Milakov and Gimelshein 2018, arXiv
 1805.02867; Rabe and Staats 2021, 2112.05682). The bias of a block is cut from
 the [N, W] band inside the scan, so no [T, S] array exists, and the gradient
-recomputes the blocks instead of keeping them. Plain XLA: runs everywhere.
+recomputes the blocks instead of keeping them. Blocks beyond a causal mask's
+diagonal are left out. Plain XLA: runs everywhere.
 
 Synopsis:
 
@@ -28,10 +29,10 @@ from t5_align import position_bias
 from t5_align.kernels.statistics import SoftmaxStatistics
 from t5_align.mask import AttentionMask, row_positions
 
-# Chosen by benchmarks/attention.py: small enough for a core's cache, large
-# enough that a matrix unit is busy.
-QUERIES_PER_BLOCK = 128
-KEYS_PER_BLOCK = 1024
+# Chosen by benchmarks/attention.py, of sizes with as much memory; the batch and
+# the number of heads make no difference.
+QUERIES_PER_BLOCK = 256
+KEYS_PER_BLOCK = 512
 
 
 class _Row(NamedTuple):
@@ -103,8 +104,16 @@ def attend_chunked(
     @jax.checkpoint
     def attend_keys(row, block):
       j, key_block, value_block = block
-      logits = logits_of(query_block, key_block, temperature, i, j)
-      return _update(row, logits, visible_in(i, j), value_block, with_moments)
+      visible = visible_in(i, j)
+
+      def see(row):
+        logits = logits_of(query_block, key_block, temperature, i, j)
+        return _update(row, logits, visible, value_block, with_moments)
+
+      # Nearly half of a causal mask's blocks show nothing to any row.
+      if mask.causal:
+        return lax.cond(jnp.any(visible), see, lambda row: row, row)
+      return see(row)
 
     row = _empty_row(query_block.shape)
     blocks = (jnp.arange(num_k), key_blocks, value_blocks)
