@@ -6,9 +6,10 @@ the run was started or continued. Values stay on the device until a line is
 written, since reading one would stall the step behind it.
 
 Synopsis:
-  log = LossLog('runs/first/log.jsonl', schedule, first_step=0)
-  log.add(metrics)      # every step
-  log.write()           # now and then
+
+    log = LossLog('runs/first/log.jsonl', schedule, first_step=0)
+    log.add(metrics)      # every step
+    log.write()           # now and then
 """
 
 from collections.abc import Callable

@@ -4,9 +4,10 @@ A run that is continued with other settings would be neither of two runs, and
 nothing would show it: so settings are compared, and what differs is named.
 
 Synopsis:
-  folder = pathlib.Path('runs/first')
-  write(folder, {'training': {'seed': 0}})      # folder/settings.json
-  check(folder, {'training': {'seed': 1}})      # ValueError
+
+    folder = pathlib.Path('runs/first')
+    write(folder, {'training': {'seed': 0}})      # folder/settings.json
+    check(folder, {'training': {'seed': 1}})      # ValueError
 """
 
 from collections.abc import Mapping

@@ -28,7 +28,7 @@ _NUM_SPECIAL = 3  # padding, end of sequence, unknown
 
 
 def convert(tokenizer: Mapping[str, Any]) -> bytes:
-  """Returns the SentencePiece model of a Unigram tokenizer.json.
+  """Return the SentencePiece model of a Unigram tokenizer.json.
 
   Raises:
     ValueError: another kind of model, a step that SentencePiece lacks, or a
@@ -81,7 +81,7 @@ def _convert(tokenizer: Mapping[str, Any]) -> bytes:
 
 
 def _set_specs(model, byte_fallback: bool) -> None:
-  """Sets what T5's own models have."""
+  """Set what T5's own models have."""
   trainer = model.trainer_spec
   trainer.model_type = _messages.TrainerSpec.UNIGRAM
   trainer.vocab_size = len(model.pieces)
@@ -96,7 +96,7 @@ def _set_specs(model, byte_fallback: bool) -> None:
 
 
 def _steps(step: dict | None, children: str) -> list[dict]:
-  """Flattens a tokenizer.json sequence of steps."""
+  """Flatten a tokenizer.json sequence of steps."""
   if step is None:
     return []
   if step.get('type') == 'Sequence':
@@ -105,7 +105,7 @@ def _steps(step: dict | None, children: str) -> list[dict]:
 
 
 def _charsmap(normalizer: dict | None) -> bytes:
-  """Returns the character map of a tokenizer.json, in SentencePiece's form."""
+  """Return the character map of a tokenizer.json, in SentencePiece's form."""
   charsmap = b''
   for step in _steps(normalizer, 'normalizers'):
     if step['type'] == 'Precompiled':
@@ -120,7 +120,7 @@ def _charsmap(normalizer: dict | None) -> bytes:
 
 
 def _adds_prefix(pre_tokenizer: dict | None) -> bool:
-  """Says whether the first word gets a space before it."""
+  """Say whether the first word gets a space before it."""
   prefix = False
   for step in _steps(pre_tokenizer, 'pretokenizers'):
     if step['type'] == 'Metaspace':

@@ -6,12 +6,13 @@ that `load_model` and Hugging Face read. A stopped run continues at its last
 checkpoint when the same command is given again.
 
 Synopsis:
-  t5-align train --model_dir=/tmp/model            # the bundled model again
-  python -m t5_align.train \\
-      --gin_file=t5_align/gin_configs/experiments/train_bundled.gin \\
-      --gin.MODEL_DIR='"/tmp/model"'               # the same
-or, without gin,
-  train(T5Config(...), Training(...), Mixture(...), model_dir='/tmp/model')
+
+    t5-align train --model_dir=/tmp/model            # the bundled model again
+    python -m t5_align.train \\
+        --gin_file=t5_align/gin_configs/experiments/train_bundled.gin \\
+        --gin.MODEL_DIR='"/tmp/model"'               # the same
+    # or, without gin,
+    train(T5Config(...), Training(...), Mixture(...), model_dir='/tmp/model')
 """
 
 from collections.abc import Iterator, Sequence

@@ -20,10 +20,11 @@ Nothing but `TrainState` is saved: batch i and the dropout of step i depend on
 that takes XLA_FLAGS=--xla_gpu_deterministic_ops=true.)
 
 Synopsis:
-  training = Training(num_steps=1000, optimizer='adamw', learning_rate=2e-3)
-  state = fit(Transformer(config), draw, training, 'runs/first')
-  # draw(generator) -> (input ids, target ids); runs/first holds
-  # checkpoints/, settings.json, log.jsonl. Calling it again continues.
+
+    training = Training(num_steps=1000, optimizer='adamw', learning_rate=2e-3)
+    state = fit(Transformer(config), draw, training, 'runs/first')
+    # draw(generator) -> (input ids, target ids); runs/first holds
+    # checkpoints/, settings.json, log.jsonl. Calling it again continues.
 """
 
 import collections

@@ -13,9 +13,10 @@ Sources: Kudo and Richardson, "SentencePiece" (arXiv 1808.06226); Xue et al.,
 "ByT5" (arXiv 2105.13626); seqio's `vocabularies.py` for the extra ids.
 
 Synopsis:
-  vocabulary = load_vocabulary('flan-t5-base')       # a folder or a file
-  ids = vocabulary.encode('That is good.')           # no EOS
-  vocabulary.decode([*ids, vocabulary.eos_id, 0])    # 'That is good.'
+
+    vocabulary = load_vocabulary('flan-t5-base')       # a folder or a file
+    ids = vocabulary.encode('That is good.')           # no EOS
+    vocabulary.decode([*ids, vocabulary.eos_id, 0])    # 'That is good.'
 """
 
 import abc
@@ -65,22 +66,22 @@ class Vocabulary(abc.ABC):
 
   @abc.abstractmethod
   def encode(self, text: str) -> list[int]:
-    """Returns the ids of a text, without EOS."""
+    """Return the ids of a text, without EOS."""
 
   @abc.abstractmethod
   def decode(self, ids: Sequence[int]) -> str:
-    """Returns the text before the first EOS, without padding and unknowns."""
+    """Return the text before the first EOS, without padding and unknowns."""
 
   @abc.abstractmethod
   def save(self, folder: epath.PathLike) -> None:
-    """Writes the files that `load_vocabulary` and Hugging Face read."""
+    """Write the files that `load_vocabulary` and Hugging Face read."""
 
   @abc.abstractmethod
   def to_seqio(self) -> Any:
-    """Returns seqio's vocabulary with the same ids (imports TensorFlow)."""
+    """Return seqio's vocabulary with the same ids (imports TensorFlow)."""
 
   def lost_characters(self, text: str) -> str:
-    """Returns the distinct characters that no id represents, as they come.
+    """Return the distinct characters that no id represents, as they come.
 
     White space is not counted: T5 reads every run of it as one space.
     """
@@ -91,7 +92,7 @@ class Vocabulary(abc.ABC):
     )
 
   def _meaningful(self, ids: Sequence[int]) -> list[int]:
-    """Cuts at EOS; drops padding, unknowns and rows without a piece."""
+    """Cut at EOS; drop padding, unknowns and rows without a piece."""
     kept = []
     for i in ids:
       if i == self.eos_id:
@@ -105,7 +106,7 @@ class SentencePieceVocabulary(Vocabulary):
   """The pieces of a SentencePiece model, then the sentinels."""
 
   def __init__(self, model_proto: bytes, extra_ids: int = T5_EXTRA_IDS):
-    """Parses a model.
+    """Parse a model.
 
     Args:
       model_proto: content of a `.model` file.
@@ -171,7 +172,7 @@ class SentencePieceVocabulary(Vocabulary):
     )
 
   def write_model(self) -> pathlib.Path:
-    """Returns a file of the model, without sentinels, in the user's cache."""
+    """Return a file of the model, without sentinels, in the user's cache."""
     cache = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
     folder = pathlib.Path(cache).expanduser() / 't5_align' / 'vocabularies'
     name = hashlib.sha256(self._base_proto).hexdigest()
@@ -222,7 +223,7 @@ def _save_tokenizer_config(folder, tokenizer_class, extra_ids):
 
 
 def load_vocabulary(path: str | os.PathLike) -> Vocabulary | None:
-  """Loads the vocabulary of a model's folder, or of one file.
+  """Load the vocabulary of a model's folder, or of one file.
 
   Looks for spiece.model, any other *.model, tokenizer.json, and the
   tokenizer_config.json of ByT5, in this order. The number of sentinels is that
@@ -256,7 +257,7 @@ def load_vocabulary(path: str | os.PathLike) -> Vocabulary | None:
 
 
 def _find(folder: epath.Path) -> epath.Path | None:
-  """Returns the file that holds a folder's vocabulary."""
+  """Return the file that holds a folder's vocabulary."""
   models = sorted(folder.glob('*.model'))
   for file in (folder / 'spiece.model', *models, folder / 'tokenizer.json'):
     if file.is_file():
@@ -265,7 +266,7 @@ def _find(folder: epath.Path) -> epath.Path | None:
 
 
 def _read_json(path: epath.Path) -> dict:
-  """Returns a JSON object; an empty one if there is no such file."""
+  """Return a JSON object; an empty one if there is no such file."""
   if not path.is_file():
     return {}
   try:
@@ -280,7 +281,7 @@ def _read_json(path: epath.Path) -> dict:
 
 
 def _count_sentinels(pieces: Sequence[str]) -> int:
-  """Returns how many sentinels a model ends in, in descending order."""
+  """Return how many sentinels a model ends in, in descending order."""
   count = 0
   while count < len(pieces) and pieces[-1 - count] == f'▁<extra_id_{count}>':
     count += 1
@@ -288,7 +289,7 @@ def _count_sentinels(pieces: Sequence[str]) -> int:
 
 
 def _add_sentinels(model, extra_ids: int) -> None:
-  """Appends sentinels, the first one last."""
+  """Append sentinels, the first one last."""
   for i in reversed(range(extra_ids)):
     model.pieces.add(
       piece=f'▁<extra_id_{i}>', score=0.0, type=_PIECE.USER_DEFINED
@@ -302,7 +303,7 @@ def train_sentencepiece(
   extra_ids: int = T5_EXTRA_IDS,
   byte_fallback: bool = True,
 ) -> bytes:
-  """Trains a Unigram model with T5's special ids and single digits.
+  """Train a Unigram model with T5's special ids and single digits.
 
   The same texts give the same model.
 

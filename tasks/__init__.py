@@ -2,7 +2,7 @@
 
 
 def register(vocabulary, names=None, **options) -> list[str]:
-  """Registers tasks with seqio; see `t5_align.tasks.registration.register`."""
+  """Register tasks with seqio; see `t5_align.tasks.registration.register`."""
   # TensorFlow and seqio take seconds to import: only those who register pay.
   from t5_align.tasks import registration
 

@@ -8,8 +8,9 @@ score it. A rate over n samples comes with Wilson's interval (E. B. Wilson,
   (p + z²/2n ± z sqrt(p(1 - p)/n + z²/4n²)) / (1 + z²/n),   z = 1.96
 
 Synopsis:
-  passkey_match(' 12345, or 999', '12345')      # 1.0
-  rate_interval(37, 50).ci95                    # (0.604, 0.841)
+
+    passkey_match(' 12345, or 999', '12345')      # 1.0
+    rate_interval(37, 50).ci95                    # (0.604, 0.841)
 """
 
 import re
@@ -20,14 +21,14 @@ _MAX_DIGITS = 4300
 
 
 def _same_number(digits: str, wanted: str) -> float:
-  """Compares two strings of digits as integers: leading zeros don't count."""
+  """Compare two strings of digits as integers: leading zeros don't count."""
   if len(digits) > _MAX_DIGITS:
     return 0.0
   return float(int(digits) == int(wanted))
 
 
 def passkey_match(prediction: str, key: str) -> float:
-  """Scores 1 if the first number in the prediction is the key.
+  """Score 1 if the first number in the prediction is the key.
 
   As published (landmark-attention, `llama/run_test.py`): a number is a run of
   digits, so '1 2345' and '12,345' are wrong for 12345, '012345' is right.
@@ -37,7 +38,7 @@ def passkey_match(prediction: str, key: str) -> float:
 
 
 def line_retrieval_match(prediction: str, value: str) -> float:
-  """Scores 1 if the last number in the prediction is the value.
+  """Score 1 if the last number in the prediction is the value.
 
   As published (LongChat, `longeval/utils.py`): '2,416' is 416, and a line
   number that follows the value is taken for it.
@@ -47,7 +48,7 @@ def line_retrieval_match(prediction: str, value: str) -> float:
 
 
 def exact_match(prediction: str, reference: str) -> float:
-  """Scores 1 if both are the same but for white space around them."""
+  """Score 1 if both are the same but for white space around them."""
   return float(prediction.strip() == reference.strip())
 
 
@@ -63,7 +64,7 @@ class Rate(NamedTuple):
 
 
 def rate_interval(successes: int | float, n: int) -> Rate:
-  """Returns the rate of `successes` among `n` samples with its 95 % interval.
+  """Return the rate of `successes` among `n` samples with its 95 % interval.
 
   Raises:
     ValueError: no samples, or more successes than samples.

@@ -10,8 +10,9 @@ later ones win: the name now stands for the new task, and mixtures made before
 keep the old one. A name that somebody else registered is never taken.
 
 Synopsis:
-  registered = register(load_vocabulary('flan-t5-base'), ['passkey_4096'])
-  seqio.get_mixture_or_task('passkey_4096').get_dataset(lengths, split='test')
+
+    registered = register(load_vocabulary('flan-t5-base'), ['passkey_4096'])
+    seqio.get_mixture_or_task('passkey_4096').get_dataset(lengths, split='test')
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,7 +43,7 @@ def register(
   template: str | os.PathLike | None = None,
   data: str | os.PathLike | None = None,
 ) -> list[str]:
-  """Registers tasks for one vocabulary.
+  """Register tasks for one vocabulary.
 
   Args:
     vocabulary: the model's, ours or seqio's.
@@ -96,7 +97,7 @@ def register(
 
 
 def _encode(vocabulary: seqio.Vocabulary) -> task_lib.Encode:
-  """Returns text to ids, as a list."""
+  """Return text to ids, as a list."""
   return lambda text: list(vocabulary.encode(text))
 
 
@@ -105,7 +106,7 @@ def _add(
   vocabulary: seqio.Vocabulary,
   options: dict[str, Any],
 ) -> None:
-  """Adds one task to seqio's registry."""
+  """Add one task to seqio's registry."""
   feature = seqio.Feature(vocabulary=vocabulary, add_eos=True)
   seqio.TaskRegistry.add(
     definition.name,
@@ -161,7 +162,7 @@ def _source(
 
 
 def _refuse_too_long(name: str) -> Callable:
-  """Returns a preprocessor that raises where seqio would cut in silence."""
+  """Return a preprocessor that raises where seqio would cut in silence."""
 
   def refuse_too_long(dataset, sequence_length=None):
     def check(example):
@@ -186,7 +187,7 @@ def _refuse_too_long(name: str) -> Callable:
 def postprocess(
   text: str, example: Mapping | None = None, is_target: bool = False
 ) -> str | tuple[str, ...]:
-  """Returns the answers of a target, or a prediction without unknown marks."""
+  """Return the answers of a target, or a prediction without unknown marks."""
   if is_target:
     return tuple(
       answer.decode() if isinstance(answer, bytes) else str(answer)
@@ -198,7 +199,7 @@ def postprocess(
 
 
 def mean_of(metric: str) -> Callable[..., dict[str, float]]:
-  """Returns seqio's metric function of one of `metrics`.
+  """Return seqio's metric function of one of `metrics`.
 
   It gives the mean as the metric's name, and beside it `stderr` and the ends of
   the 95 % interval.

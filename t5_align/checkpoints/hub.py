@@ -4,8 +4,9 @@ Only safetensors, JSON and tokenizer files are fetched: no pickle is downloaded,
 let alone opened. `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE` act as everywhere.
 
 Synopsis:
-  find_folder('/models/flan-t5-xl')
-  find_folder('google/flan-t5-xl', revision='refs/pr/23')
+
+    find_folder('/models/flan-t5-xl')
+    find_folder('google/flan-t5-xl', revision='refs/pr/23')
 """
 
 import os
@@ -26,7 +27,7 @@ _HUB_ID = re.compile(r'[\w-][\w.-]*(/[\w-][\w.-]*)?')
 def find_folder(
   name: str | os.PathLike[str], revision: str | None = None
 ) -> epath.Path:
-  """Returns the folder at `name`, downloading a hub id if there is none.
+  """Return the folder at `name`, downloading a hub id if there is none.
 
   Raises:
     CheckpointError: neither a folder nor a repository that can be had.

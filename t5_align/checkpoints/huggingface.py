@@ -4,9 +4,10 @@ Reading renames and transposes by the key map. Writing holds one shard at a time
 in memory; config.json comes last, so a folder that has one is complete.
 
 Synopsis:
-  stored = read(epath.Path('flan-t5-small'))
-  save_safetensors('out', config, params)
-  # T5ForConditionalGeneration.from_pretrained('out')
+
+    stored = read(epath.Path('flan-t5-small'))
+    save_safetensors('out', config, params)
+    # T5ForConditionalGeneration.from_pretrained('out')
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -30,12 +31,12 @@ _MAX_SHARD_BYTES = 5 * 10**9  # as transformers' save_pretrained up to 4.x
 
 
 def is_folder(names: Collection[str]) -> bool:
-  """Says whether a folder with these files holds Hugging Face weights."""
+  """Say whether a folder with these files holds Hugging Face weights."""
   return safetensors_files.SINGLE in names or safetensors_files.INDEX in names
 
 
 def read(folder: epath.Path) -> stored_lib.StoredCheckpoint:
-  """Reads the config and what the weights declare; data comes with load().
+  """Read the config and what the weights declare; data comes with load().
 
   Raises:
     CheckpointError: config.json or a file of weights is missing or damaged.
@@ -76,7 +77,7 @@ def save_safetensors(
   *,
   training_length: int | None = None,
 ) -> None:
-  """Writes a folder that Hugging Face's T5 or umT5 class loads.
+  """Write a folder that Hugging Face's T5 or umT5 class loads.
 
   Args:
     path: the folder; made if need be. Weights that it holds are replaced.
@@ -119,7 +120,7 @@ def save_safetensors(
 def _without_copies(
   tensors: Mapping[str, stored_lib.StoredArray],
 ) -> dict[str, stored_lib.StoredArray]:
-  """Drops what repeats the embedding bit for bit, and what T5 never reads.
+  """Drop what repeats the embedding bit for bit, and what T5 never reads.
 
   A copy that differs stays: as `lm_head.weight` it is an output matrix of its
   own, under another name it is an extra parameter, which is refused.
@@ -145,7 +146,7 @@ def _are_equal(a: stored_lib.StoredArray, b: stored_lib.StoredArray) -> bool:
 def _as_t5x(
   tensor: stored_lib.StoredArray, path: str
 ) -> stored_lib.StoredArray:
-  """Renames a tensor to its T5X path and turns it to T5X's orientation."""
+  """Rename a tensor to its T5X path and turn it to T5X's orientation."""
   file = tensor.name.rpartition(': ')[0]
   name = f'{file}: {key_map.describe(path)}'
   if not key_map.is_transposed(path):
@@ -161,7 +162,7 @@ def _as_t5x(
 def _write_tensors(
   folder: epath.Path, paths: Mapping[str, str], flat: Mapping[str, Any]
 ) -> None:
-  """Writes model.safetensors, or shards of it and their index."""
+  """Write model.safetensors, or shards of it and their index."""
   sizes = {name: flat[path].nbytes for name, path in paths.items()}
   shards = list(_shards(sizes))
   index = {}
@@ -187,7 +188,7 @@ def _write_tensors(
 
 
 def _shards(num_bytes: Mapping[str, int]) -> Iterator[list[str]]:
-  """Groups names so that the arrays of a group stay under the shard limit."""
+  """Group names so that the arrays of a group stay under the shard limit."""
   names, size = [], 0
   for name in sorted(num_bytes):
     if names and size + num_bytes[name] > _MAX_SHARD_BYTES:

@@ -13,8 +13,9 @@ version 5 saved is read as it computes it there.
 Sources: `transformers/models/{t5,umt5}/configuration_*.py`, 4.57 and 5.23.
 
 Synopsis:
-  config = from_json(fields, untied=True, relative_bias_per_layer=False)
-  to_json(config, dtype='float32')
+
+    config = from_json(fields, untied=True, relative_bias_per_layer=False)
+    to_json(config, dtype='float32')
 """
 
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ _FEED_FORWARD = {value: key for key, value in _ACTIVATIONS.items()}
 def from_json(
   fields: Mapping[str, Any], *, untied: bool, relative_bias_per_layer: bool
 ) -> config_lib.T5Config:
-  """Makes a T5Config of a config.json.
+  """Make a T5Config of a config.json.
 
   Args:
     fields: the parsed file.
@@ -91,7 +92,7 @@ def to_json(
   dtype: str,
   training_length: int | None = None,
 ) -> dict[str, Any]:
-  """Returns the fields of config.json for weights stored as `dtype`.
+  """Return the fields of config.json for weights stored as `dtype`.
 
   `training_length` goes where the configs of T5 1.0 have it, `n_positions`.
 
@@ -134,7 +135,7 @@ def to_json(
 
 
 def check_model_type(fields: Mapping[str, Any]) -> str | None:
-  """Returns the model type, None if unsaid; refuses what is not a T5."""
+  """Return the model type, None if unsaid; refuse what is not a T5."""
   model_type = fields.get('model_type')
   if model_type is None or model_type in _MODEL_TYPES:
     return model_type
@@ -145,7 +146,7 @@ def check_model_type(fields: Mapping[str, Any]) -> str | None:
 
 
 def _number(fields: Mapping[str, Any], name: str, default: Any = None) -> Any:
-  """Returns a number of the file; of the default's kind, if it has one."""
+  """Return a number of the file; of the default's kind, if it has one."""
   value = fields.get(name)
   if value is None:
     value = default

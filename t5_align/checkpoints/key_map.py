@@ -15,9 +15,10 @@ umT5 one in every layer. A decoder-only model has no Hugging Face form.
 Sources: `transformers/models/t5/modeling_t5.py`, `t5x/examples/t5/network.py`.
 
 Synopsis:
-  t5x_path('shared.weight')                     # 'token_embedder/embedding'
-  hugging_face_name('encoder/encoder_norm/scale')
-  is_transposed('decoder/logits_dense/kernel')  # True
+
+    t5x_path('shared.weight')                     # 'token_embedder/embedding'
+    hugging_face_name('encoder/encoder_norm/scale')
+    is_transposed('decoder/logits_dense/kernel')  # True
 """
 
 from collections.abc import Container, Iterator
@@ -105,7 +106,7 @@ UNUSED = (
 
 
 def t5x_path(name: str, *, relative_bias_per_layer: bool = False) -> str | None:
-  """Translates a Hugging Face name to T5X's path, or None if it has none."""
+  """Translate a Hugging Face name to T5X's path, or None if it has none."""
   exact = _BY_HUGGING_FACE.get(name)
   if exact is not None and not (
     relative_bias_per_layer and exact.t5x.endswith('rel_embedding')
@@ -120,25 +121,25 @@ def t5x_path(name: str, *, relative_bias_per_layer: bool = False) -> str | None:
 
 
 def hugging_face_name(path: str) -> str | None:
-  """Translates a T5X path to Hugging Face's name, or None if it has none."""
+  """Translate a T5X path to Hugging Face's name, or None if it has none."""
   rule, layer = _rule_of_path(path)
   return rule and rule.hugging_face.replace('{i}', layer)
 
 
 def is_transposed(path: str) -> bool:
-  """Says whether Hugging Face stores the transpose of T5X parameter `path`."""
+  """Say whether Hugging Face stores the transpose of T5X parameter `path`."""
   rule, _ = _rule_of_path(path)
   return rule is not None and rule.transposed
 
 
 def describe(path: str, *, decoder_only: bool = False) -> str:
-  """Names a parameter in both naming schemes, for messages."""
+  """Name a parameter in both naming schemes, for messages."""
   name = None if decoder_only else hugging_face_name(path)
   return f'{path} (Hugging Face: {name or "has none"})'
 
 
 def is_decoder_only(paths: Container[str]) -> bool:
-  """Says whether these are the paths of a DecoderOnlyTransformer."""
+  """Say whether these are the paths of a DecoderOnlyTransformer."""
   return (
     'decoder/token_embedder/embedding' in paths
     and 'token_embedder/embedding' not in paths

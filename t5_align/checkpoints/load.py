@@ -9,9 +9,11 @@ What the file declares is compared with the network before data is read, then
 the arrays are read, checked for NaN and cast one at a time.
 
 Synopsis:
-  checkpoint = load_checkpoint('google/flan-t5-small')
-  checkpoint = load_checkpoint('/t5x/checkpoint_1000', config='t5-v1_1-small')
-  network.Transformer(checkpoint.config).apply({'params': checkpoint.params}, …)
+
+    checkpoint = load_checkpoint('google/flan-t5-small')
+    checkpoint = load_checkpoint('/t5x/checkpoint_1000', config='t5-v1_1-small')
+    model = network.Transformer(checkpoint.config)
+    model.apply({'params': checkpoint.params}, …)
 """
 
 import dataclasses
@@ -71,7 +73,7 @@ def load_checkpoint(
   dtype: str = 'float32',
   check_finite: bool = True,
 ) -> Checkpoint:
-  """Loads a checkpoint of any format.
+  """Load a checkpoint of any format.
 
   Args:
     path_or_hub_id: a folder, or a Hugging Face id.
@@ -117,7 +119,7 @@ def load_checkpoint(
 def _read(
   folder: epath.Path, hub_id: str | None
 ) -> stored_lib.StoredCheckpoint:
-  """Detects the format and reads what the folder declares."""
+  """Detect the format and read what the folder declares."""
   if not folder.is_dir():
     _refuse_pickles(folder.parent, [folder.name])
     raise CheckpointError(

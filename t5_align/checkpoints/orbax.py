@@ -7,8 +7,9 @@ It keeps what Hugging Face has no form for: a decoder-only T5, other
 activations, temperatures.
 
 Synopsis:
-  save_orbax('out', config, params)
-  stored = read(epath.Path('out'))
+
+    save_orbax('out', config, params)
+    stored = read(epath.Path('out'))
 """
 
 from collections.abc import Mapping
@@ -31,12 +32,12 @@ _VERSION = 1
 
 
 def is_orbax(folder: epath.Path) -> bool:
-  """Says whether save_orbax wrote the folder."""
+  """Say whether save_orbax wrote the folder."""
   return (folder / 'params' / 'manifest.ocdbt').exists()
 
 
 def read(folder: epath.Path) -> stored_lib.StoredCheckpoint:
-  """Reads config, names and shapes; data comes with load().
+  """Read config, names and shapes; data comes with load().
 
   Raises:
     CheckpointError: config.json or the database is missing or damaged.
@@ -69,7 +70,7 @@ def save_orbax(
   config: config_lib.T5Config,
   params: Mapping[str, Any],
 ) -> None:
-  """Writes config and parameters; the config last, so it marks the end.
+  """Write config and parameters; the config last, so it marks the end.
 
   Args:
     path: the folder; made if need be.

@@ -5,8 +5,9 @@ checks that a header is sane and covers the file; what it refuses is reported
 here by declared against actual size.
 
 Synopsis:
-  tensors, files = open_folder(epath.Path('flan-t5-xl'))
-  tensors['shared.weight'].shape, tensors['shared.weight'].read()
+
+    tensors, files = open_folder(epath.Path('flan-t5-xl'))
+    tensors['shared.weight'].shape, tensors['shared.weight'].read()
 """
 
 import json
@@ -34,7 +35,7 @@ _DTYPES = {
 def open_folder(
   folder: epath.Path,
 ) -> tuple[dict[str, stored_lib.StoredArray], list[epath.Path]]:
-  """Returns the tensors under the files' own names, and the files.
+  """Return the tensors under the files' own names, and the files.
 
   Raises:
     CheckpointError: a file or tensor is missing, damaged or not of floats.
@@ -67,7 +68,7 @@ def open_folder(
 
 
 def read_json(file: epath.Path) -> dict[str, Any]:
-  """Reads a JSON object from a file."""
+  """Read a JSON object from a file."""
   try:
     fields = json.loads(file.read_text())
   except ValueError as error:
@@ -97,7 +98,7 @@ def _open_file(file: epath.Path) -> dict[str, stored_lib.StoredArray]:
 
 
 def _size_report(file: epath.Path) -> str:
-  """Compares what a damaged file declares with what it holds."""
+  """Compare what a damaged file declares with what it holds."""
   actual = file.stat().length
   with file.open('rb') as stream:
     prefix = stream.read(8)

@@ -10,9 +10,10 @@ would initialize: all that is missing, extra or misshaped comes in one error,
 in both naming schemes. Nothing is filled in and nothing is left out.
 
 Synopsis:
-  shapes = {'token_embedder/embedding': (32128, 512), ...}
-  config = infer_config(shapes, where='checkpoint_1000')
-  check_tree(shapes, config, where='checkpoint_1000')
+
+    shapes = {'token_embedder/embedding': (32128, 512), ...}
+    config = infer_config(shapes, where='checkpoint_1000')
+    check_tree(shapes, config, where='checkpoint_1000')
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,7 +39,7 @@ _STACKS = ('encoder', 'decoder')
 def expected_shapes(
   config: config_lib.T5Config, *, decoder_only: bool
 ) -> dict[str, tuple[int, ...]]:
-  """Returns path and shape of every parameter that the network would make.
+  """Return path and shape of every parameter that the network would make.
 
   The layers of a stack are alike, so one of each is traced.
   """
@@ -72,7 +73,7 @@ def expected_shapes(
 
 
 def infer_config(shapes: Shapes, *, where: str) -> config_lib.T5Config:
-  """Reads the sizes of the model off the shapes of its parameters.
+  """Read the sizes of the model off the shapes of its parameters.
 
   Args:
     shapes: path and shape of each parameter.
@@ -137,7 +138,7 @@ def infer_config(shapes: Shapes, *, where: str) -> config_lib.T5Config:
 def check_tree(
   shapes: Shapes, config: config_lib.T5Config, *, where: str
 ) -> None:
-  """Compares parameters with those of the network that `config` describes.
+  """Compare parameters with those of the network that `config` describes.
 
   Args:
     shapes: path and shape of each parameter.
@@ -176,7 +177,7 @@ def check_tree(
 
 
 def _preset_of(shapes: Shapes) -> str | None:
-  """Returns the first preset whose parameters have exactly these shapes."""
+  """Return the first preset whose parameters have exactly these shapes."""
   for name, preset in presets.PRESETS.items():
     config = preset.config
     # Cheap test first: to trace every preset takes seconds.
@@ -191,7 +192,7 @@ def _preset_of(shapes: Shapes) -> str | None:
 def _check_num_layers(
   shapes: Shapes, config: config_lib.T5Config, decoder_only: bool, where: str
 ) -> None:
-  """Compares layer counts first: a config of 10⁹ layers must not be built."""
+  """Compare layer counts first: a config of 10⁹ layers must not be built."""
   for stack in _STACKS[decoder_only:]:
     in_file = _count_layers(shapes, stack)
     wanted = getattr(config, f'num_{stack}_layers')
@@ -219,7 +220,7 @@ def _check_num_layers(
 
 
 def _advice(shapes: Shapes, expected: Shapes) -> str:
-  """Says what to do about a tree that does not fit."""
+  """Say what to do about a tree that does not fit."""
   if preset := _preset_of(shapes):
     return f"The file has the shapes of '{preset}': config='{preset}' fits."
   embedding = 'token_embedder/embedding'
@@ -251,6 +252,6 @@ def _list(items: list[str]) -> str:
 
 
 def _count_layers(paths: Iterable[str], stack: str) -> int:
-  """Counts the layers of 'encoder' or 'decoder' among parameter paths."""
+  """Count the layers of 'encoder' or 'decoder' among parameter paths."""
   layers = [re.match(rf'{stack}/layers_(\d+)/', path) for path in paths]
   return max((int(layer[1]) + 1 for layer in layers if layer), default=0)

@@ -6,10 +6,11 @@ cheaply, and the weights come in one array at a time: at no moment is there a
 second copy of the model.
 
 Synopsis:
-  stored = read_safetensors(folder)                  # a StoredCheckpoint
-  stored.arrays['token_embedder/embedding'].shape
-  stored.arrays['token_embedder/embedding'].load('float32')
-  hash_files(stored.files)                           # sha256, hexadecimal
+
+    stored = read_safetensors(folder)                  # a StoredCheckpoint
+    stored.arrays['token_embedder/embedding'].shape
+    stored.arrays['token_embedder/embedding'].load('float32')
+    hash_files(stored.files)                           # sha256, hexadecimal
 """
 
 from collections.abc import Callable, Iterable
@@ -67,7 +68,7 @@ class StoredArray:
       )
 
   def load(self, dtype: str, check_finite: bool = True) -> jnp.ndarray:
-    """Reads the array as `dtype`; refuses NaN and infinity."""
+    """Read the array as `dtype`; refuse NaN and infinity."""
     stored = self.read()
     array = stored.astype(jnp.dtype(dtype), copy=False)
     if check_finite and (count := _count_non_finite(array)):
@@ -106,7 +107,7 @@ class StoredCheckpoint:
 
 
 def files_below(folder: epath.Path) -> list[epath.Path]:
-  """Lists the files of a folder and its subfolders, on gs:// too."""
+  """List the files of a folder and its subfolders, on gs:// too."""
   files = []
   for child in folder.iterdir():
     files.extend(files_below(child) if child.is_dir() else [child])
@@ -114,7 +115,7 @@ def files_below(folder: epath.Path) -> list[epath.Path]:
 
 
 def hash_files(folder: epath.Path, files: Iterable[epath.Path]) -> str:
-  """Returns the sha256 of the files' contents and relative names."""
+  """Return the sha256 of the files' contents and relative names."""
 
   def hash_file(file: epath.Path) -> str:
     digest = hashlib.sha256()

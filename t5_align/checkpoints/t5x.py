@@ -11,8 +11,9 @@ and the step alone, which T5X's eval and infer load.
 Source: `t5x/checkpoints.py` (version 3).
 
 Synopsis:
-  stored = read(find_step(epath.Path('/models/t5_1_1_small')))
-  save_t5x('/models/mine', params, step=1000)    # /models/mine/checkpoint_1000
+
+    stored = read(find_step(epath.Path('/models/t5_1_1_small')))
+    save_t5x('/models/mine', params, step=1000)   # /models/mine/checkpoint_1000
 """
 
 from collections.abc import Mapping
@@ -34,12 +35,12 @@ _VERSION = 3
 
 
 def is_step(folder: epath.Path) -> bool:
-  """Says whether the folder is one step's checkpoint."""
+  """Say whether the folder is one step's checkpoint."""
   return (folder / _INDEX).is_file() or (folder / 'state').is_dir()
 
 
 def find_step(folder: epath.Path) -> epath.Path | None:
-  """Returns the folder if it is a step's, else its newest complete step."""
+  """Return the folder if it is a step's, else its newest complete step."""
   if is_step(folder):
     return folder
   # A folder that is still being written has more behind the number.
@@ -53,7 +54,7 @@ def find_step(folder: epath.Path) -> epath.Path | None:
 
 
 def read(folder: epath.Path) -> stored_lib.StoredCheckpoint:
-  """Reads names and shapes of one step; data comes with load().
+  """Read names and shapes of one step; data comes with load().
 
   Raises:
     CheckpointError: the index is damaged or of an unknown version, or an array
@@ -96,7 +97,7 @@ def read(folder: epath.Path) -> stored_lib.StoredCheckpoint:
 def save_t5x(
   path: str | os.PathLike[str], params: Mapping[str, Any], step: int
 ) -> None:
-  """Writes `path`/checkpoint_`step`, which T5X's eval and infer load.
+  """Write `path`/checkpoint_`step`, which T5X's eval and infer load.
 
   Args:
     path: the folder that holds the steps; made if need be.
@@ -138,7 +139,7 @@ def save_t5x(
 
 
 def _read_index(file: epath.Path) -> dict[str, Any]:
-  """Returns T5X path to leaf, of the weights in a msgpack index."""
+  """Return T5X path to leaf, of the weights in a msgpack index."""
   try:
     contents: Any = flax.serialization.msgpack_restore(file.read_bytes())
     # Version 0 of the format is the optimizer's state dict itself.
@@ -160,7 +161,7 @@ def _read_index(file: epath.Path) -> dict[str, Any]:
 
 
 def _array_name(folder: epath.Path, path: str, leaf: Any) -> str:
-  """Returns the folder that a leaf of the index points to."""
+  """Return the folder that a leaf of the index points to."""
   try:
     name = leaf['kvstore']['path'].rstrip('/')
   except (TypeError, KeyError, AttributeError) as error:

@@ -4,10 +4,11 @@ A chunk that is not there is an error. TensorStore would otherwise give zeros,
 and with them a T5 that runs and is wrong.
 
 Synopsis:
-  store = open_store(folder)              # OCDBT if the folder is one
-  open_arrays(store, {'decoder/decoder_norm/scale': 'target.decoder...'})
-  open_tree(folder, prefix='target.')     # all of them
-  write_array(store, 'target.token_embedder.embedding', array)
+
+    store = open_store(folder)              # OCDBT if the folder is one
+    open_arrays(store, {'decoder/decoder_norm/scale': 'target.decoder...'})
+    open_tree(folder, prefix='target.')     # all of them
+    write_array(store, 'target.token_embedder.embedding', array)
 """
 
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ _CHUNK_BYTES = 2**26  # T5X's own: 64 MiB
 
 
 def open_store(folder: epath.Path) -> ts.KvStore:
-  """Opens the key-value store of a folder, local or gs://."""
+  """Open the key-value store of a folder, local or gs://."""
   path = os.fspath(folder)
   base: Any = f'{path}/'
   if '://' not in path:
@@ -41,7 +42,7 @@ def open_store(folder: epath.Path) -> ts.KvStore:
 def open_tree(
   folder: epath.Path, prefix: str
 ) -> dict[str, stored_lib.StoredArray]:
-  """Opens all arrays of a folder whose names begin with `prefix`.
+  """Open all arrays of a folder whose names begin with `prefix`.
 
   Their paths are the rest of their names, with '/' for '.'.
   """
@@ -62,7 +63,7 @@ def open_tree(
 def open_arrays(
   store: ts.KvStore, arrays: Mapping[str, str]
 ) -> dict[str, stored_lib.StoredArray]:
-  """Opens arrays, given as T5X path to name in the store; reads no data.
+  """Open arrays, given as T5X path to name in the store; read no data.
 
   Raises:
     CheckpointError: an array is not there, or its metadata is damaged.
@@ -91,7 +92,7 @@ def open_arrays(
 def write_array(
   store: ts.KvStore, name: str, array: np.ndarray
 ) -> dict[str, Any]:
-  """Writes one array in chunks of up to 64 MiB; returns its metadata.
+  """Write one array in chunks of up to 64 MiB; return its metadata.
 
   Compression is left out: trained weights are noise, gzip saves some 7% of them
   and takes most of the time.

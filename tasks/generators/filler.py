@@ -7,8 +7,9 @@ some words are everywhere and some are rare. No digits, and none of the words
 that a needle is made of.
 
 Synopsis:
-  rng = np.random.default_rng(0)
-  next(sentences(rng))     # 'The old farmer watched a quiet river.'
+
+    rng = np.random.default_rng(0)
+    next(sentences(rng))     # 'The old farmer watched a quiet river.'
 """
 
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import numpy as np
 
 
 def _phrases(text: str) -> list[str]:
-  """Splits at bars."""
+  """Split at bars."""
   return [' '.join(phrase.split()) for phrase in text.split('|')]
 
 
@@ -102,7 +103,7 @@ _MAX_SLOTS = max(len(parts) // 2 for parts in _PARTS)
 
 
 def sentences(rng: np.random.Generator) -> Iterator[str]:
-  """Yields sentences without end."""
+  """Yield sentences without end."""
   while True:
     # One call for many sentences: a call costs more than a sentence.
     uniform = iter(rng.random(_BATCH * (1 + _MAX_SLOTS)).tolist())
@@ -111,7 +112,7 @@ def sentences(rng: np.random.Generator) -> Iterator[str]:
 
 
 def _sentence(uniform: Iterator[float]) -> str:
-  """Fills one pattern."""
+  """Fill one pattern."""
   parts = list(_PARTS[int(next(uniform) * len(_PARTS))])
   for i in range(1, len(parts), 2):
     words = _WORDS[parts[i]]

@@ -9,8 +9,9 @@ the sum over its words: nearly, because equal-score splits fall differently in
 long texts. So n is found from sums and then checked on the whole prompt.
 
 Synopsis:
-  encode = by_words(vocabulary.encode)          # the same ids, sooner
-  prompt, depth = bury(needle, units, size, encode, separator, render, depth)
+
+    encode = by_words(vocabulary.encode)          # the same ids, sooner
+    prompt, depth = bury(needle, units, size, encode, separator, render, depth)
 """
 
 import bisect
@@ -27,7 +28,7 @@ _PROBE = 'The pass key is 48213.\nWhy, said (the) old fox: "none"? line a: 7'
 
 
 def by_words(encode: Encode, cache_size: int = 1 << 17) -> Encode:
-  """Returns `encode` with each word's ids remembered.
+  """Return `encode` with each word's ids remembered.
 
   Worth it where millions of short texts of few distinct words are encoded. In
   texts of thousands of tokens a word with two equally good splits may come out
@@ -56,7 +57,7 @@ def bury(
   render: Callable[[str], str],
   depth: float,
 ) -> tuple[str, float]:
-  """Returns the largest prompt of at most `size` tokens, and its depth.
+  """Return the largest prompt of at most `size` tokens, and its depth.
 
   Args:
     needle: the text to hide.

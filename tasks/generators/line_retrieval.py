@@ -99,7 +99,7 @@ TEMPLATES = (
 
 
 def _pairs(rng: np.random.Generator, count: int) -> Iterator[tuple[str, int]]:
-  """Yields distinct keys with distinct values."""
+  """Yield distinct keys with distinct values."""
   keys = rng.choice(NUM_KEYS, count, replace=False).tolist()
   values = rng.choice(MAX_VALUE, count, replace=False).tolist()
   for key, value in zip(keys, values, strict=True):
@@ -115,7 +115,7 @@ def draw(
   template: Template,
   depth: float,
 ) -> task.Sample:
-  """Draws one sample of `size` lines or tokens; `depth` of them before it."""
+  """Draw one sample of `size` lines or tokens; `depth` of them before it."""
   limit = min(NUM_KEYS, MAX_VALUE)
   if unit == 'lines' and size > limit:
     raise ValueError(f'{size} lines are too many; there are {limit} keys.')

@@ -5,8 +5,9 @@
 levels, a file for itself.
 
 Synopsis:
-  for sample in read_lines('line_retrieval_200', 200, 'longeval/evaluation'):
-    sample.prompt, sample.answers
+
+    for sample in read_lines('line_retrieval_200', 200, 'longeval/evaluation'):
+      sample.prompt, sample.answers
 """
 
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ _FIELDS = {
 
 
 def read_lines(name: str, size: int, path: str) -> Iterator[task.Sample]:
-  """Yields the samples of `{size}_lines.jsonl`.
+  """Yield the samples of `{size}_lines.jsonl`.
 
   Args:
     name: the task, for ids such as 'line_retrieval_200-file-000017'.
@@ -68,7 +69,7 @@ def read_lines(name: str, size: int, path: str) -> Iterator[task.Sample]:
 
 
 def _find(path: str, file_name: str) -> str:
-  """Returns the file itself, wherever the path enters the published layout."""
+  """Return the file itself, wherever the path enters the published layout."""
   if os.path.isfile(path):
     return path
   if not os.path.exists(path):
@@ -86,7 +87,7 @@ def _find(path: str, file_name: str) -> str:
 
 
 def _parse(line: bytes, where: str, size: int) -> dict:
-  """Returns one row after checking its fields."""
+  """Return one row after checking its fields."""
   try:
     row = json.loads(line.decode('utf-8-sig'))
   except UnicodeDecodeError as error:

@@ -44,7 +44,7 @@ TEMPLATES = (
 def _units(
   rng: np.random.Generator, sentences: tuple[str, ...]
 ) -> Iterator[str]:
-  """Yields the haystack, from the template's own sentences if it has some."""
+  """Yield the haystack, from the template's own sentences if it has some."""
   if not sentences:
     yield from filler.sentences(rng)
   while True:
@@ -59,7 +59,7 @@ def draw(
   template: Template,
   depth: float,
 ) -> task.Sample:
-  """Draws one sample of `size` tokens; `depth` of its text before the key."""
+  """Draw one sample of `size` tokens; `depth` of its text before the key."""
   del unit  # always tokens
   key = str(rng.integers(10_000, 100_000))
   prompt, depth = haystack.bury(

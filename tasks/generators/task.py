@@ -6,10 +6,11 @@ from its own random generator, so that sample 17 is the same whether 20 samples
 are asked for or 20,000.
 
 Synopsis:
-  task = get_task('passkey_4096')
-  for sample in task.samples(vocabulary.encode, seed=0, limit=50):
-    prediction = answer(sample.prompt)
-    score = task.score(prediction, sample)
+
+    task = get_task('passkey_4096')
+    for sample in task.samples(vocabulary.encode, seed=0, limit=50):
+      prediction = answer(sample.prompt)
+      score = task.score(prediction, sample)
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -89,7 +90,7 @@ class Family:
   def template(
     self, wanted: template_lib.Template | str | os.PathLike | None
   ) -> template_lib.Template:
-    """Returns the template of a name or a file; the default one for None."""
+    """Return the template of a name or a file; the default one for None."""
     return template_lib.resolve(
       wanted, self.templates, self.placeholders, self.name
     )
@@ -142,7 +143,7 @@ class TaskDefinition:
     split: str = 'test',
     data: str | os.PathLike | None = None,
   ) -> Iterator[Sample]:
-    """Yields the samples of one split, in order.
+    """Yield the samples of one split, in order.
 
     Args:
       encode: text to token ids without EOS, of the model's own vocabulary.
@@ -169,7 +170,7 @@ class TaskDefinition:
     )
 
   def _draw(self, encode, seed, count, template, split):
-    """Yields `count` generated samples."""
+    """Yield `count` generated samples."""
     # The size is left out: sample 17 asks for the same key at every length, so
     # that lengths are compared on the same questions.
     root = (zlib.crc32(self.family.encode()), SPLITS.index(split), seed)
@@ -187,7 +188,7 @@ class TaskDefinition:
       yield dataclasses.replace(sample, id=f'{self.name}-{split}-{i:06d}')
 
   def _read(self, data, limit, template):
-    """Returns the samples of published files."""
+    """Return the samples of published files."""
     if self.definition.read is None or self.unit == 'tokens':
       raise ValueError(
         f'{self.name} is always generated; leave data out (got {data}).'
@@ -201,13 +202,13 @@ class TaskDefinition:
     return (s for i, s in enumerate(samples) if limit is None or i < limit)
 
   def score(self, prediction: str, sample: Sample) -> float:
-    """Scores one prediction, 0 to 1."""
+    """Score one prediction, 0 to 1."""
     return getattr(metrics, self.metric)(prediction, sample.answers[0])
 
 
 @functools.cache
 def _families() -> dict[str, Family]:
-  """Returns every family by name: the `FAMILY` of each module beside this."""
+  """Return every family by name: the `FAMILY` of each module beside this."""
   package = 't5_align.tasks.generators'
   modules = [
     importlib.import_module(f'{package}.{module.name}')
@@ -220,12 +221,12 @@ def _families() -> dict[str, Family]:
 
 
 def list_families() -> list[str]:
-  """Returns the names of all families."""
+  """Return the names of all families."""
   return list(_families())
 
 
 def get_family(name: str) -> Family:
-  """Returns a family by name; an unknown one is a ValueError."""
+  """Return a family by name; an unknown one is a ValueError."""
   families = _families()
   if name not in families:
     raise ValueError(
@@ -235,7 +236,7 @@ def get_family(name: str) -> Family:
 
 
 def list_tasks() -> list[str]:
-  """Returns the names of every family's tasks at typical sizes."""
+  """Return the names of every family's tasks at typical sizes."""
   return [
     f'{prefix}_{size}'
     for family in _families().values()
@@ -245,7 +246,7 @@ def list_tasks() -> list[str]:
 
 
 def get_task(name: str) -> TaskDefinition:
-  """Returns the task of a name such as 'passkey_4096'.
+  """Return the task of a name such as 'passkey_4096'.
 
   Raises:
     ValueError: there is no such family, or the name has no size.
@@ -266,7 +267,7 @@ def get_task(name: str) -> TaskDefinition:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-  """Says which known name is meant, or lists them."""
+  """Say which known name is meant, or list them."""
   close = difflib.get_close_matches(name, known, n=1)
   if close:
     return f"Did you mean '{close[0]}'?"

@@ -9,8 +9,9 @@ A user's own wording is a JSON file with these three strings and, if wanted,
 sentences to use in place of the generated ones).
 
 Synopsis:
-  template = load('mine.json', placeholders)
-  template.needle.format(key='48213')
+
+    template = load('mine.json', placeholders)
+    template.needle.format(key='48213')
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,7 @@ def resolve(
   placeholders: Placeholders,
   family: str,
 ) -> Template:
-  """Returns the template of a name or JSON file; the first known for None."""
+  """Return the template of a name or JSON file; the first known for None."""
   if wanted is None:
     return known[0]
   if isinstance(wanted, Template):
@@ -77,7 +78,7 @@ def resolve(
 
 
 def load(path: str | os.PathLike, placeholders: Placeholders) -> Template:
-  """Reads and checks a template from a JSON file.
+  """Read and check a template from a JSON file.
 
   Raises:
     ValueError: not JSON (with the line), or a field missing, unknown or wrong.
@@ -119,7 +120,7 @@ def load(path: str | os.PathLike, placeholders: Placeholders) -> Template:
 
 
 def _check_type(path, field, value):
-  """Raises unless a field holds what it should."""
+  """Raise unless a field holds what it should."""
   if field == 'filler':
     good = isinstance(value, list) and all(
       isinstance(sentence, str) and sentence.strip() for sentence in value
@@ -132,7 +133,7 @@ def _check_type(path, field, value):
 
 
 def _check(template: Template, placeholders: Placeholders) -> None:
-  """Raises unless every field names what it must, and nothing else."""
+  """Raise unless every field names what it must, and nothing else."""
   for field, (required, allowed) in placeholders.items():
     text = getattr(template, field)
     try:

@@ -4,10 +4,11 @@ Unlike an evaluation, training draws one stream without ids, and nothing keeps
 it from being endless.
 
 Synopsis:
-  encode = by_words(vocabulary.encode)
-  sample = training_sample(rng, encode, 128, family='passkey')
-  inputs = encode(sample.prompt) + [vocabulary.eos_id]
-  targets = encode(sample.target) + [vocabulary.eos_id]
+
+    encode = by_words(vocabulary.encode)
+    sample = training_sample(rng, encode, 128, family='passkey')
+    inputs = encode(sample.prompt) + [vocabulary.eos_id]
+    targets = encode(sample.target) + [vocabulary.eos_id]
 """
 
 import os
@@ -26,7 +27,7 @@ def training_sample(
   family: str = 'passkey',
   template: Template | str | os.PathLike | None = None,
 ) -> task.Sample:
-  """Draws one sample whose prompt has at most `length` tokens with its EOS.
+  """Draw one sample whose prompt has at most `length` tokens with its EOS.
 
   Args:
     rng: where everything is drawn from; use a seed that no evaluation uses.
