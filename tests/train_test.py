@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 
 from t5_align import train as train_lib
 from t5_align.bundled import BUNDLED_MODEL
@@ -70,6 +71,7 @@ class TestMixture:
 
 
 class TestCommand:
+  @pytest.mark.slow
   def test_smoke_run_writes_a_model_that_loads(self, tmp_path, capsys):
     command = [f'--gin_file={EXPERIMENT}', f'--model_dir={tmp_path}', *SMALL]
     assert train_lib.main(command) == 0
