@@ -282,6 +282,7 @@ def test_without_a_model_the_bundled_one_answers():
   assert len(rows) == 1 and rows[0]['value'] >= 0.9
 
 
+@pytest.mark.slow
 def test_a_process_elsewhere_without_tensorflow(model_folder, tmp_path):
   """Modules run from any directory, and never import TensorFlow."""
   code = (
