@@ -138,7 +138,8 @@ def evaluate(
     revision=revision,
     config=config,
     vocabulary=vocabulary,
-    batch_size=batch_size,
+    # Batches are padded: no larger than there are samples to fill them.
+    batch_size=min(batch_size, limit or batch_size),
   )
   if alignments is None:
     own = [model.temperatures] * (model.temperatures != Temperatures())
@@ -239,7 +240,11 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
   )
   add('--vocabulary', help='tokenizer of a T5X folder: a file or a folder')
   add('--output_dir', help='where results go (default: t5_align_results)')
-  add('--limit', type=int, help='samples of each task (default: 100)')
+  add(
+    '--limit',
+    type=int,
+    help='samples of each task (default: 100; of the bundled run: 50)',
+  )
   add('--batch_size', type=int, help='prompts at a time (default: 8)')
   add('--seed', type=int, help='of the generated samples (default: 0)')
   add(

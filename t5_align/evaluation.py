@@ -92,8 +92,8 @@ def parse_alignment(value: Any, model: Any) -> Alignment:
       text, (*_ALIGNMENTS, *_LATER_ALIGNMENTS), 1
     )
     raise ValueError(
-      f'Unknown alignment {text!r};'
-      + (f' did you mean {close[0]!r}?' if close else '')
+      f'Unknown alignment {text!r}.'
+      + (f' Did you mean {close[0]!r}?' if close else '')
       + ' Wanted none, a number such as 0.8, log_n or a FILE.json.'
     ) from None
   return Alignment(f'temperature={number!r}', Temperatures(**{site: number}))
@@ -172,7 +172,9 @@ def evaluate(
         _append(step.path, [row for row in answers if row['id'] in missing])
         advance(_num_tokens(batch), len(batch), step.label)
       rows = _with_row(rows, _make_row(output_dir, step))
-      header['compiled_shapes'] = model.inference.num_compiled
+      # A finished run that is asked for again compiles nothing.
+      compiled = model.inference.num_compiled
+      header['compiled_shapes'] = compiled or header['compiled_shapes']
       results.write_results(output_dir, header, rows)
   return header, rows
 

@@ -332,7 +332,7 @@ def test_alignments(tmp_path):
     ('-0.5', 'can not divide'),
     ('nan', 'can not divide'),
     ('inf', 'can not divide'),
-    ('lgo_n', "did you mean 'log_n'"),
+    ('lgo_n', "Did you mean 'log_n'"),
     ('missing.json', 'missing.json'),
   ],
 )
