@@ -261,10 +261,6 @@ def run(
     fault: BaseException = error
     message = 'interrupted; the same command continues where it stopped.'
     code = INTERRUPTED
-  except BrokenPipeError:
-    # Whoever reads the output has seen enough, as `head` does.
-    sys.stdout = open(os.devnull, 'w')
-    return 0
   except (UnreadableError, OSError, *unreadable) as error:
     fault, message, code = error, str(error), 3
   except (ValueError, NotImplementedError, FloatingPointError) as error:
