@@ -209,7 +209,9 @@ def test_padding_and_batch_do_not_change_a_result():
   together = logits(inputs, targets)
   for i, (s, t) in enumerate([(40, 9), (11, 4), (25, 7)]):
     alone = logits(inputs[i : i + 1, :s], targets[i : i + 1, :t])
-    np.testing.assert_allclose(together[i, :t], alone[0], atol=2e-5)
+    # Float32 rounding in another order.
+    largest = float(jnp.abs(together[i, :t]).max())
+    np.testing.assert_allclose(together[i, :t], alone[0], atol=2e-5 * largest)
 
 
 def test_packed_examples_do_not_see_each_other():
@@ -226,8 +228,9 @@ def test_packed_examples_do_not_see_each_other():
     encoder_segment_ids=jnp.repeat(jnp.array([[1, 2]]), np.array([12, 20]), 1),
     decoder_segment_ids=jnp.repeat(jnp.array([[1, 2]]), np.array([5, 7]), 1),
   )
-  np.testing.assert_allclose(packed[:, :5], apply(a, x, x), atol=2e-5)
-  np.testing.assert_allclose(packed[:, 5:], apply(b, y, y), atol=2e-5)
+  largest = float(jnp.abs(packed).max())
+  np.testing.assert_allclose(packed[:, :5], apply(a, x, x), atol=2e-5 * largest)
+  np.testing.assert_allclose(packed[:, 5:], apply(b, y, y), atol=2e-5 * largest)
 
 
 @pytest.mark.parametrize('cross_cache', ['first_step', 'initialize'])
@@ -291,7 +294,8 @@ def test_prefill_and_steps_equal_the_whole_sequence():
       {'params': params, **variables}, token, token, decode=True, **options
     )
     expected = jnp.take_along_axis(whole, at[..., None], axis=1)
-    np.testing.assert_allclose(logits, expected, atol=3e-5)
+    largest = float(jnp.abs(expected).max())
+    np.testing.assert_allclose(logits, expected, atol=3e-5 * largest)
 
 
 @pytest.mark.parametrize('shape', [(2, 2), (1, 1)])
