@@ -29,10 +29,9 @@ from t5_align import position_bias
 from t5_align.kernels.statistics import SoftmaxStatistics
 from t5_align.mask import AttentionMask, row_positions
 
-# Chosen by benchmarks/attention.py, of sizes with as much memory; the batch and
-# the number of heads make no difference.
-QUERIES_PER_BLOCK = 256
-KEYS_PER_BLOCK = 512
+# Logits that a block has for all sequences and heads together, on accelerators:
+# 256 MiB of them.
+_LOGITS_PER_BLOCK = 1 << 26
 
 
 class _Row(NamedTuple):
@@ -62,8 +61,9 @@ def attend_chunked(
 ) -> tuple[Float[Array, 'B T N H'], SoftmaxStatistics]:
   """Attend; arguments as in `attend`, temperature already [B, N, T, 1]."""
   T, S = query.shape[1], key.shape[1]
-  num_q, block_q = _blocks(T, QUERIES_PER_BLOCK)
-  num_k, block_k = _blocks(S, KEYS_PER_BLOCK)
+  target_q, target_k = block_lengths(query.shape[0] * query.shape[2])
+  num_q, block_q = _blocks(T, target_q)
+  num_k, block_k = _blocks(S, target_k)
   band = None
   if bias_table is not None:
     band = position_bias.bias_band(
@@ -125,6 +125,25 @@ def attend_chunked(
   # [blocks, B, N, block, …] -> [B, T, N, H] and [B, N, T]
   out = _join(out, T).swapaxes(1, 2)
   return out, jax.tree.map(lambda x: _join(x, T), statistics)
+
+
+def block_lengths(num_rows: int) -> tuple[int, int]:
+  """Return how many queries and keys a block should have.
+
+  Chosen by benchmarks/attention.py. On a CPU, of sizes with as much memory,
+  256 queries by 512 keys are the fastest whatever the batch. An H200 wants
+  larger ones to be busy: at 32 heads, 1,024 by 2,048 take half the time of 128
+  by 1,024, and much larger ones little less.
+
+  Args:
+    num_rows: B · N, the sequences and heads that a block is made for.
+  """
+  if jax.default_backend() == 'cpu':
+    return 256, 512
+  area = _LOGITS_PER_BLOCK // (2 * num_rows)  # of a block half as wide
+  queries = 1 << (area.bit_length() - 1) // 2
+  queries = min(max(queries, 128), 1024)
+  return queries, 2 * queries
 
 
 def _update(row, logits, visible, value_block, with_moments):

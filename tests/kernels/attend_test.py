@@ -46,8 +46,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
   """Several blocks, none of which divides a length."""
-  monkeypatch.setattr(chunked, 'QUERIES_PER_BLOCK', 32)
-  monkeypatch.setattr(chunked, 'KEYS_PER_BLOCK', 48)
+  monkeypatch.setattr(chunked, 'block_lengths', lambda num_rows: (32, 48))
 
 
 def arrays(dtype='float32'):
@@ -232,6 +231,18 @@ def test_memory_of_chunked_is_a_tenth_of_the_reference():
   assert chunked_bytes * 10 <= temporary_bytes('reference', 4096)
   # Linear: twice the length is at most about twice the memory.
   assert temporary_bytes('chunked', 8192) <= 2.2 * chunked_bytes
+
+
+@pytest.mark.parametrize(
+  'num_rows, queries',
+  [(1, 1024), (32, 1024), (64, 512), (256, 256), (9999, 128)],
+)
+def test_blocks_of_an_accelerator_hold_as_many_logits(
+  num_rows, queries, monkeypatch
+):
+  monkeypatch.undo()
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert chunked.block_lengths(num_rows) == (queries, 2 * queries)
 
 
 def test_unknown_and_missing_implementations():
