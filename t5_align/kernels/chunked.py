@@ -30,8 +30,8 @@ from t5_align.kernels.statistics import SoftmaxStatistics
 from t5_align.mask import AttentionMask, row_positions
 
 # Logits that a block has for all sequences and heads together, on accelerators:
-# 256 MiB of them.
-_LOGITS_PER_BLOCK = 1 << 26
+# 512 MiB of them.
+_LOGITS_PER_BLOCK = 1 << 27
 
 
 class _Row(NamedTuple):
@@ -132,8 +132,8 @@ def block_lengths(num_rows: int) -> tuple[int, int]:
 
   Chosen by benchmarks/attention.py. On a CPU, of sizes with as much memory,
   256 queries by 512 keys are the fastest whatever the batch. An H200 wants
-  larger ones to be busy: at 32 heads, 1,024 by 2,048 take half the time of 128
-  by 1,024, and much larger ones little less.
+  larger ones to be busy: 1,024 by 2,048 take 0.57 of the time of 256 by 512 at
+  32 heads; at 256 heads and sequences 512 by 1,024 take 0.8 of it.
 
   Args:
     num_rows: B · N, the sequences and heads that a block is made for.

@@ -235,7 +235,7 @@ def test_memory_of_chunked_is_a_tenth_of_the_reference():
 
 @pytest.mark.parametrize(
   'num_rows, queries',
-  [(1, 1024), (32, 1024), (64, 512), (256, 256), (9999, 128)],
+  [(1, 1024), (64, 1024), (128, 512), (512, 256), (9999, 128)],
 )
 def test_blocks_of_an_accelerator_hold_as_many_logits(
   num_rows, queries, monkeypatch
