@@ -233,18 +233,18 @@ class Inference:
     for i, tokens in enumerate(inputs):
       if not tokens:
         raise ValueError(f'Input {i} is empty: there is nothing to read.')
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-      jax.random.key(seed), jnp.arange(max(len(inputs), 1))
-    )
     temperatures = self._traced(temperatures)
     results: list[Generated | None] = [None] * len(inputs)
     for rows in self._batches([len(i) for i in inputs]):
       padded_rows = rows + [rows[0]] * (self.batch_size - len(rows))
+      keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+        jax.random.key(seed), jnp.asarray(padded_rows)
+      )
       decoded = jax.device_get(
         self._run(
           self._generate,
           self._pad([inputs[i] for i in rows]),
-          keys[np.asarray(padded_rows)],
+          keys,
           temperatures,
           max_new_tokens=max_new_tokens,
           num_beams=num_beams,
