@@ -32,6 +32,7 @@ from t5_align.network import DecoderOnlyTransformer, Transformer
 from t5_align.temperature import Temperatures
 
 _SHORTEST = 32  # tokens that the shortest padded length has
+_LOGITS_BYTES = 128 << 20  # of logits that scoring makes at a time
 
 
 class Generated(NamedTuple):
@@ -300,7 +301,7 @@ def _encode(network, params, encoder_tokens, temperatures):
 
 
 def _logits(
-  network, params, encoder_tokens, decoder_tokens, temperatures
+  network, params, encoder_tokens, decoder_tokens, temperatures, **options
 ) -> Any:
   shifted = jnp.pad(decoder_tokens[:, :-1], ((0, 0), (1, 0)))
   tokens = (shifted, decoder_tokens)
@@ -311,32 +312,49 @@ def _logits(
     *tokens,
     enable_dropout=False,
     temperatures=temperatures,
+    **options,
   )
 
 
 def _score(network, params, inputs, targets, temperatures):
   """Log-likelihood of each target, [B], and whether it is a number."""
+  run = functools.partial(
+    _logits, network, params, temperatures=temperatures, return_logits=False
+  )
   if isinstance(network, Transformer):
-    logits = _logits(network, params, inputs, targets, temperatures)
-    tokens, counts = targets, targets > 0
+    outputs = run(inputs, targets)
   else:
-    tokens, prompt_lengths = _join(inputs, targets)
-    logits = _logits(network, params, None, tokens, temperatures)
-    position = jnp.arange(tokens.shape[1])[None]
-    counts = (position >= prompt_lengths[:, None]) & (tokens > 0)
-  chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-  log_likelihood = chosen - jax.nn.logsumexp(logits, axis=-1)
-  total = jnp.sum(jnp.where(counts, log_likelihood, 0.0), axis=-1)
+    tokens, positions = _join(inputs, targets)
+    outputs = jnp.take_along_axis(
+      run(None, tokens), positions[..., None], axis=1
+    )
+
+  def log_likelihood(position):
+    output, target = position
+    logits: Any = network.apply(
+      {'params': params}, output[:, None], method='logits'
+    )
+    chosen = jnp.take_along_axis(logits[:, 0], target[:, None], axis=1)[:, 0]
+    return chosen - jax.nn.logsumexp(logits[:, 0], axis=-1)
+
+  # All logits of a long target at once would be gigabytes. [B, T, …] -> [T, B]
+  row_bytes = 4 * targets.shape[0] * network.config.vocab_size
+  log_likelihoods = jax.lax.map(
+    log_likelihood,
+    (outputs.swapaxes(0, 1), targets.T),
+    batch_size=max(1, _LOGITS_BYTES // row_bytes),
+  )
+  total = jnp.sum(jnp.where(targets.T > 0, log_likelihoods, 0.0), axis=0)
   return total, jnp.isfinite(total)
 
 
 def _join(inputs, targets):
-  """Put each target right behind its input: [B, S + T] and input lengths."""
+  """Put each target right behind its input: [B, S + T] and its positions."""
   B, S = inputs.shape
   lengths = jnp.sum(inputs > 0, axis=1)
   joined = jnp.pad(inputs, ((0, 0), (0, targets.shape[1])))
   at = lengths[:, None] + jnp.arange(targets.shape[1])[None]
-  return joined.at[jnp.arange(B)[:, None], at].set(targets), lengths
+  return joined.at[jnp.arange(B)[:, None], at].set(targets), at
 
 
 def _generate(

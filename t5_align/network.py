@@ -175,7 +175,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-  """A stack of decoder layers and the output layer.
+  """A stack of decoder layers, called, and the output layer, `logits`.
 
   Attributes:
     config: the model's.
@@ -184,6 +184,15 @@ class Decoder(nn.Module):
 
   config: T5Config
   shared_embedding: nn.Module | None = None
+
+  def setup(self):
+    cfg = self.config
+    if self.shared_embedding is None:
+      self.token_embedder = Embed(cfg)
+    if not cfg.logits_via_embedding:
+      self.logits_dense = DenseGeneral(
+        (cfg.vocab_size,), ('embed', 'vocab'), 'float32'
+      )
 
   @nn.compact
   def __call__(
@@ -196,8 +205,8 @@ class Decoder(nn.Module):
     deterministic: bool = True,
     cache: CacheMode = 'off',
     prefill_lengths: Int[Array, 'B'] | None = None,
-  ) -> Float[Array, 'B T V']:
-    """Decode.
+  ) -> Float[Array, 'B T D']:
+    """Run the layers.
 
     Args:
       tokens: input tokens, the targets shifted right by one.
@@ -210,17 +219,14 @@ class Decoder(nn.Module):
       prefill_lengths: tokens of each sequence that 'prefill' keeps.
 
     Returns:
-      Logits of the next token, float32.
+      What `logits` reads, in the config's dtype.
     """
     cfg = self.config
-    embedding = self.shared_embedding
-    if embedding is None:
-      embedding = Embed(cfg, name='token_embedder')
     bias_table = None
     if not cfg.relative_bias_per_layer:
       bias_table = RelativePositionBias(cfg, name='relpos_bias')()
     # [B, T] -> [B, T, D]
-    y = embedding(tokens)
+    y = self._embedding(tokens)
     y = _residual_dropout(cfg, deterministic)(y)
     for i in range(cfg.num_decoder_layers):
       y = DecoderLayer(cfg, name=f'layers_{i}')(
@@ -237,15 +243,21 @@ class Decoder(nn.Module):
         prefill_lengths,
       )
     y = LayerNorm(cfg, name='decoder_norm')(y)
-    y = _residual_dropout(cfg, deterministic)(y)
+    return _residual_dropout(cfg, deterministic)(y)
+
+  def logits(self, y: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
+    """Return logits of the next token at each position, float32."""
+    cfg = self.config
     if cfg.scales_decoder_outputs:
       y = y.astype(jnp.float32) / jnp.sqrt(jnp.float32(cfg.emb_dim))
-    # [B, T, D] -> [B, T, V]
     if cfg.logits_via_embedding:
-      return embedding.attend(y)
-    return DenseGeneral(
-      (cfg.vocab_size,), ('embed', 'vocab'), 'float32', name='logits_dense'
-    )(y)
+      return self._embedding.attend(y)
+    return self.logits_dense(y)
+
+  @property
+  def _embedding(self):
+    shared = self.shared_embedding
+    return self.token_embedder if shared is None else shared
 
 
 class Transformer(nn.Module):
@@ -301,7 +313,8 @@ class Transformer(nn.Module):
     max_decode_length: int | None = None,
     temperatures: Temperatures | None = None,
     cross_cache: CrossCache = 'first_step',
-  ) -> Float[Array, 'B T V']:
+    return_logits: bool = True,
+  ) -> Float[Array, 'B T V'] | Float[Array, 'B T D']:
     """Run the decoder on the encoder's output.
 
     Args:
@@ -320,6 +333,7 @@ class Transformer(nn.Module):
       temperatures: instead of the configuration's; may be traced.
       cross_cache: when the cross-attention's keys are computed. With
         'initialize' there may be several sequences (beams) an input.
+      return_logits: False returns what `logits` reads.
 
     Returns:
       Logits, float32.
@@ -347,7 +361,7 @@ class Transformer(nn.Module):
     cross_mask = AttentionMask.from_tokens(
       targets, encoder_tokens, decoder_segment_ids, encoder_segment_ids
     )
-    return self.decoder(
+    y = self.decoder(
       tokens,
       self_mask,
       self.config.temperatures if temperatures is None else temperatures,
@@ -355,6 +369,11 @@ class Transformer(nn.Module):
       deterministic=not enable_dropout,
       cache=cache,
     )
+    return self.logits(y) if return_logits else y
+
+  def logits(self, y: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
+    """Run the output layer, for any of the positions."""
+    return self.decoder.logits(y)
 
   def __call__(
     self,
@@ -369,7 +388,8 @@ class Transformer(nn.Module):
     enable_dropout: bool = True,
     decode: bool = False,
     temperatures: Temperatures | None = None,
-  ) -> Float[Array, 'B T V']:
+    return_logits: bool = True,
+  ) -> Float[Array, 'B T V'] | Float[Array, 'B T D']:
     """Encode and decode; arguments as in those two."""
     del encoder_positions
     encoded = self.encode(
@@ -386,6 +406,7 @@ class Transformer(nn.Module):
       enable_dropout=enable_dropout,
       decode=decode,
       temperatures=temperatures,
+      return_logits=return_logits,
     )
 
 
@@ -411,7 +432,8 @@ class DecoderOnlyTransformer(nn.Module):
     prefill: bool = False,
     prefill_lengths: Int[Array, 'B'] | None = None,
     temperatures: Temperatures | None = None,
-  ) -> Float[Array, 'B T V']:
+    return_logits: bool = True,
+  ) -> Float[Array, 'B T V'] | Float[Array, 'B T D']:
     """Run the model.
 
     Args:
@@ -427,6 +449,7 @@ class DecoderOnlyTransformer(nn.Module):
       prefill: fill the cache with the input in one call.
       prefill_lengths: index from which each sequence goes on.
       temperatures: instead of the configuration's; may be traced.
+      return_logits: False returns what `logits` reads.
 
     Returns:
       Logits, float32.
@@ -447,7 +470,7 @@ class DecoderOnlyTransformer(nn.Module):
     cache: CacheMode = 'prefill' if prefill else 'off'
     if decode:
       cache = 'step' if self.has_variable('cache', 'decoder') else 'initialize'
-    return self.decoder(
+    y = self.decoder(
       decoder_input_tokens.astype(jnp.int32),
       mask,
       self.config.temperatures if temperatures is None else temperatures,
@@ -455,6 +478,11 @@ class DecoderOnlyTransformer(nn.Module):
       cache=cache,
       prefill_lengths=prefill_lengths,
     )
+    return self.logits(y) if return_logits else y
+
+  def logits(self, y: Float[Array, 'B T D']) -> Float[Array, 'B T V']:
+    """Run the output layer, for any of the positions."""
+    return self.decoder.logits(y)
 
 
 def _residual_dropout(config, deterministic):

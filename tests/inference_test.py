@@ -1,5 +1,6 @@
 """Inference on lists of tokens: against plain apply, whatever the batch."""
 
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from t5_align import inference as inference_lib
 from t5_align.config import T5Config
 from t5_align.inference import Inference, Sampling, padded_length
 from t5_align.network import DecoderOnlyTransformer, Transformer
@@ -75,8 +77,12 @@ def test_greedy_is_the_argmax_of_the_plain_network(kind):
     assert output.finite
 
 
+@pytest.mark.parametrize('logits_bytes', [1, 1 << 20])
 @pytest.mark.parametrize('kind', KINDS)
-def test_score_is_the_sum_of_the_targets_log_probabilities(kind):
+def test_score_is_the_sum_of_the_targets_log_probabilities(
+  kind, logits_bytes, monkeypatch
+):
+  monkeypatch.setattr(inference_lib, '_LOGITS_BYTES', logits_bytes)
   inputs = prompts(3)
   targets = [[7, 1], [9, 8, 7, 6, 1], [30] * 40]
   scored = inference(kind).score(inputs, targets)
@@ -85,6 +91,25 @@ def test_score_is_the_sum_of_the_targets_log_probabilities(kind):
     total = log_probs[jnp.arange(len(target)), jnp.asarray(target)].sum()
     assert score.log_likelihood == pytest.approx(float(total), abs=2e-3)
     assert (score.num_tokens, score.finite) == (len(target), True)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_memory_of_scoring_does_not_grow_by_the_logits(kind, monkeypatch):
+  monkeypatch.setattr(inference_lib, '_LOGITS_BYTES', 1 << 20)
+  # Logits of all positions would be 128 MiB, 32 times all else.
+  config = dataclasses.replace(CONFIG, vocab_size=16384, attention='chunked')
+  network = kind(config)
+  tokens = jax.ShapeDtypeStruct((1, 2048), jnp.int32)
+  init = functools.partial(network.init, enable_dropout=False)
+  inputs = [tokens] * (3 if kind is Transformer else 2)
+  params = jax.eval_shape(init, jax.random.key(0), *inputs)['params']
+  score = functools.partial(inference_lib._score, network)
+  compiled = (
+    jax.jit(score)
+    .lower(params, tokens, tokens, config.temperatures.as_arrays(config))
+    .compile()
+  )
+  assert compiled.memory_analysis().temp_size_in_bytes < 32 << 20
 
 
 @pytest.mark.parametrize('kind', KINDS)
