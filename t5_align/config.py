@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from flax import linen as nn
 import jax.numpy as jnp
 
 from t5_align.temperature import Temperatures
@@ -89,6 +90,12 @@ class T5Config:
       if getattr(self, field) < 1:
         raise ValueError(
           f'{field} is {getattr(self, field)}, wanted at least 1.'
+        )
+    for name in self.mlp_activations:
+      if name != 'linear' and not callable(getattr(nn, name, None)):
+        raise ValueError(
+          f'mlp_activations has {name!r}, which is no function of flax.linen;'
+          " wanted for example ('relu',) or ('gelu', 'linear')."
         )
     self.temperatures.check(self)
 

@@ -358,6 +358,7 @@ def test_token_outside_the_vocabulary_is_noticed():
     ({'dtype': 'float16'}, 'overflow'),
     ({'float32_attention_logits': False}, 'always in float32'),
     ({'num_heads': 0}, 'num_heads is 0'),
+    ({'mlp_activations': ('gelo',)}, "'gelo', which is no function"),
     ({'temperatures': Temperatures(encoder=(1, 1, 1))}, '3 layers'),
   ],
 )
