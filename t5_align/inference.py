@@ -79,13 +79,17 @@ def use_compilation_cache(folder: str | os.PathLike | None = None) -> None:
 
   Args:
     folder: where; by default JAX_COMPILATION_CACHE_DIR, else
-      ~/.cache/t5_align/compiled.
+      ~/.cache/t5_align/compiled. Where that can't be made, nothing is kept.
   """
   if folder is None:
     if os.environ.get('JAX_COMPILATION_CACHE_DIR'):
       return
     cache = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     folder = pathlib.Path(cache) / 't5_align' / 'compiled'
+  try:
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+  except OSError:
+    return
   jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 

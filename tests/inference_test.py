@@ -10,7 +10,12 @@ import pytest
 
 from t5_align import inference as inference_lib
 from t5_align.config import T5Config
-from t5_align.inference import Inference, Sampling, padded_length
+from t5_align.inference import (
+  Inference,
+  Sampling,
+  padded_length,
+  use_compilation_cache,
+)
 from t5_align.network import DecoderOnlyTransformer, Transformer
 from t5_align.temperature import Law, Temperatures
 
@@ -201,3 +206,10 @@ def test_what_can_not_be_run(call, message):
 def test_no_inputs_no_outputs():
   run = inference(Transformer)
   assert run.generate([]) == [] and run.score([], []) == []
+
+
+def test_a_cache_that_can_not_be_made_is_left_out(tmp_path):
+  (tmp_path / 'file').write_text('')
+  before = jax.config.values['jax_compilation_cache_dir']
+  use_compilation_cache(tmp_path / 'file' / 'cache')
+  assert jax.config.values['jax_compilation_cache_dir'] == before
