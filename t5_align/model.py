@@ -154,11 +154,9 @@ class Model:
         temperatures.json, which load_model applies and Hugging Face ignores.
     """
     path = epath.Path(path)
-    save_safetensors(path, self.config, self.params)
-    if self.training_length is not None:
-      config = json.loads((path / 'config.json').read_text())
-      config['n_positions'] = self.training_length
-      (path / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+    save_safetensors(
+      path, self.config, self.params, training_length=self.training_length
+    )
     if self.vocabulary is not None:
       self.vocabulary.save(path)
     temperature_lib.save(path / 'temperatures.json', self.temperatures)
