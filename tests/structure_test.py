@@ -31,6 +31,7 @@ ORDER = (
   ('t5_align/config.py',),
   ('t5_align/layers.py',),
   ('t5_align/attention.py',),
+  ('t5_align/stacks.py',),
   ('t5_align/network.py',),
   ('t5_align/presets.py',),
   ('t5_align/sharding.py',),
