@@ -39,7 +39,7 @@ class Generated(NamedTuple):
   """One generated sequence.
 
   Attributes:
-    tokens: without padding and EOS.
+    tokens: up to EOS, which is left out.
     log_probability: of the tokens and EOS, natural log.
     finite: whether all logits on the way were numbers.
   """
