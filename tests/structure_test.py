@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ORDER = (
   ('t5_align/mask.py',),
   ('t5_align/position_bias.py',),
+  ('t5_align/laws.py',),
   ('t5_align/temperature.py',),
   ('t5_align/kernels/',),
   ('t5_align/tokenizer_json.py',),
@@ -40,6 +41,7 @@ ORDER = (
   ('t5_align/inference.py',),
   ('t5_align/alignment/',),
   ('tasks/generators/', 'tasks/metrics.py'),
+  ('t5_align/calibration_text.py',),
   ('t5_align/loss_log.py',),
   ('t5_align/run_settings.py',),
   ('t5_align/training.py',),

@@ -1,0 +1,1 @@
+"""Attention alignment: measure attention, and choose temperatures."""
