@@ -14,6 +14,7 @@ Synopsis:
 
     Temperatures(encoder=0.8)
     Temperatures(encoder=(0.9, 0.7), cross=Law('log_n', (512,)))
+    Law('interpolated', (512, 1.0, 8192, (0.8, 0.7)))  # τ, or one τ a layer
     temperatures.as_arrays(config)              # leaves [L, N], for tracing
     save('temperatures.json', temperatures);  load('temperatures.json')
 """
@@ -23,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import difflib
+import itertools
 import json
 from typing import Any
 
@@ -32,6 +34,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
+from t5_align.laws import LAWS
+
 SITES = ('encoder', 'decoder', 'cross')
 _FILE_VERSION = 1
 
@@ -40,27 +44,18 @@ class TemperatureError(ValueError):
   """A temperature that can't divide logits, or doesn't fit the model."""
 
 
-def _log_n(num_keys, training_length):
-  """τ = ln L_tr / ln n for rows longer than L_tr (kexue.fm/archives/8823)."""
-  longer = jnp.maximum(num_keys, training_length)
-  return jnp.log(training_length) / jnp.log(longer)
-
-
-# τ(n) by name: f(n, *coefficients) on arrays that broadcast.
-LAWS: dict[str, Callable[..., Array]] = {'log_n': _log_n}
-# Coefficients of each law, and what each must be above.
-_COEFFICIENTS = {'log_n': {'training_length': 1.0}}
-
-
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Law:
   """A temperature as a function of the number of keys that a row sees.
 
   Attributes:
-    name: a key of LAWS. `log_n` has one coefficient, the training length.
+    name: a key of `laws.LAWS`, which says what the coefficients are.
     coefficients: numbers, each one for the site, one a layer, or one a layer
       and head, like a temperature.
+
+  Raises:
+    TemperatureError: an unknown law, or coefficients that it can't have.
   """
 
   name: str = dataclasses.field(metadata={'static': True})
@@ -75,14 +70,17 @@ class Law:
     coefficients = _tuples(self.coefficients)
     if not isinstance(coefficients, tuple):
       coefficients = (coefficients,)
-    wanted = _COEFFICIENTS[self.name]
-    if len(coefficients) != len(wanted):
-      raise TemperatureError(
-        f'Law {self.name!r} has {len(coefficients)} coefficients, wanted'
-        f' {len(wanted)}: {", ".join(wanted)}.'
-      )
-    for (label, above), value in zip(wanted.items(), coefficients):
+    definition = LAWS[self.name]
+    try:
+      bounds = definition.bounds(len(coefficients))
+    except ValueError as error:
+      raise TemperatureError(f'Law {self.name!r} has {error}.') from None
+    for (label, above), value in zip(bounds.items(), coefficients):
       _check_numbers(value, f'{self.name}: {label}', above)
+    if definition.repeated:
+      positions = coefficients[:: len(definition.coefficients)]
+      if all(isinstance(n, (int, float, np.number)) for n in positions):
+        _check_ascending(positions, self.name)
     object.__setattr__(self, 'coefficients', coefficients)
 
 
@@ -195,7 +193,7 @@ def resolve(
     coefficients = (
       jnp.asarray(c, jnp.float32).reshape(1, -1, 1) for c in value.coefficients
     )
-    return LAWS[value.name](counts, *coefficients)
+    return LAWS[value.name].function(counts, *coefficients)
   if isinstance(value, tuple):
     return jnp.asarray(value, jnp.float32)
   return value
@@ -249,11 +247,16 @@ def _site_shape(config, site):
 def _broadcast(value, label, num_layers, num_heads, above=0.0):
   """Give a site's value the shape [L, N], or say what doesn't fit."""
   if isinstance(value, Law):
-    bounds = _COEFFICIENTS[value.name].values()
+    label = f'{label}.{value.name}'
+    definition = LAWS[value.name]
+    bounds = definition.bounds(len(value.coefficients)).values()
     coefficients = tuple(
-      _broadcast(c, f'{label}.{value.name}', num_layers, num_heads, bound)
+      _broadcast(c, label, num_layers, num_heads, bound)
       for c, bound in zip(value.coefficients, bounds)
     )
+    if definition.repeated:
+      positions = coefficients[:: len(definition.coefficients)]
+      _check_ascending(positions, label)
     return Law(value.name, coefficients)
   try:
     array = np.asarray(value, np.float32)
@@ -303,6 +306,18 @@ def _check_numbers(value, label, above=0.0):
       raise TemperatureError(
         f'{label} {value} can not divide logits; wanted a finite number above'
         f' {above:g}{hint}.'
+      )
+
+
+def _check_ascending(positions, label):
+  """Check where the knots of a law are; the numbers must be known."""
+  for low, high in itertools.pairwise(positions):
+    low, high = np.broadcast_arrays(low, high)
+    wrong = high <= low
+    if np.any(wrong):
+      raise TemperatureError(
+        f'{label}: the knots must ascend in n, the number of keys; got'
+        f' {low[wrong][0]:g} before {high[wrong][0]:g}.'
       )
 
 
