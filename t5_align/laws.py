@@ -104,8 +104,8 @@ def _gaussian_entropy(num_keys, training_length, sigma):
 
 def _gaussian_maximum_probability(num_keys, training_length, sigma):
   longer = jnp.maximum(num_keys, training_length)
-  freezing = jnp.sqrt(2 * jnp.log(longer))
-  return sigma / (sigma + freezing - jnp.sqrt(2 * jnp.log(training_length)))
+  later = jnp.sqrt(2 * jnp.log(longer)) - jnp.sqrt(2 * jnp.log(training_length))
+  return sigma / (sigma + later)
 
 
 def _interpolated(num_keys, *knots):
