@@ -1,0 +1,318 @@
+"""Calibrate: from a model and token sequences to temperatures.
+
+    measure at the training length  ->  what the statistic should be
+    measure at the target length    ->  what it is
+    solve, or the closed form       ->  the temperatures
+    measure again                   ->  what it has become
+
+A temperature is a constant of its heads, or follows the number of keys that a
+row sees: then it is found at several lengths and interpolated between them, so
+one calibration serves every input. A decoder's rows see every number of keys
+up to the length, so there it is found for all of them at once.
+
+Synopsis:
+
+    options = CalibrationOptions(strategy='entropy', granularity='head')
+    calibration = calibrate(network, params, text, 512, [16_384], options)
+    calibration.temperatures, calibration.solutions, calibration.measurements
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+from typing import Any, Protocol
+
+import numpy as np
+
+from t5_align.alignment import closed_form, selection
+from t5_align.alignment.calibration import Calibration, CalibrationOptions
+from t5_align.alignment.measure import AttentionMeter
+from t5_align.alignment.objectives import group_heads
+from t5_align.alignment.remarks import remarks
+from t5_align.alignment.solve import Unknown, solve
+from t5_align.network import DecoderOnlyTransformer, Transformer
+from t5_align.temperature import Law, Temperatures
+
+_GROUPS_PER_OCTAVE = 2  # of a decoder's key counts
+
+
+class Text(Protocol):
+  """Where token sequences come from; `calibration_text` has some."""
+
+  source: str
+  hash: str
+
+  def draw(
+    self, length: int, count: int, *, within: tuple[int, int] | None = None
+  ) -> Any:
+    """Return up to `count` sequences of `length` tokens: inputs, targets.
+
+    With `within`, out of the text of a draw of that many longer ones.
+    """
+
+
+def calibrate(
+  network: Transformer | DecoderOnlyTransformer,
+  params: Any,
+  text: Text,
+  training_length: int,
+  lengths: Sequence[int],
+  options: CalibrationOptions | None = None,
+) -> Calibration:
+  """Choose temperatures for inputs longer than the training length.
+
+  Args:
+    network: the model; its own temperatures are not used.
+    params: its parameters.
+    text: gives token sequences of any length.
+    training_length: tokens; what attention is aligned to.
+    lengths: target lengths in tokens. A constant is found at the longest.
+    options: how.
+
+  Returns:
+    Temperatures, and all that was measured on the way.
+
+  Raises:
+    ValueError: a target that is not longer than the training length, a site
+      that the model doesn't have, or too little text.
+  """
+  job = _Job(
+    network,
+    params,
+    text,
+    training_length,
+    lengths,
+    options or CalibrationOptions(),
+  )
+  return job.run()
+
+
+class _Job:
+  """One calibration, from the first measurement to the last."""
+
+  def __init__(self, network, params, text, training_length, lengths, options):
+    self.config = network.config
+    self.text = text
+    self.training_length = training_length
+    self.lengths = tuple(sorted(set(lengths)))
+    decoder_only = isinstance(network, DecoderOnlyTransformer)
+    sites = options.sites or (('decoder',) if decoder_only else ('encoder',))
+    form = options.form or ('by_length' if decoder_only else 'constant')
+    self.options = dataclasses.replace(options, sites=tuple(sites), form=form)
+    self.is_causal = decoder_only
+    self.meter = AttentionMeter(
+      network, params, sites, tokens_per_batch=options.tokens_per_batch
+    )
+    self.sequences: dict[int, Any] = {}
+    self._check()
+
+  def _check(self):
+    if self.training_length < 2:
+      raise ValueError(
+        f'The training length is {self.training_length} tokens; wanted at'
+        ' least 2.'
+      )
+    if not self.lengths:
+      raise ValueError('No target length was given.')
+    if self.lengths[0] <= self.training_length:
+      raise ValueError(
+        f'The target length, {self.lengths[0]} tokens, is not longer than the'
+        f' training length, {self.training_length}: there is nothing to align.'
+        ' Give a longer one, or another training_length.'
+      )
+    if self.options.form == 'constant' or self.is_causal:
+      # A causal pass has rows of every length up to its own.
+      self.lengths = self.lengths[-1:]
+
+  def run(self) -> Calibration:
+    options = self.options
+    count = options.num_training_sequences or 8 * options.num_sequences
+    # The longest first: it is what may not be there.
+    for length in reversed(self.lengths):
+      self.sequences[length] = self.text.draw(length, options.num_sequences)
+    self.sequences[self.training_length] = self.text.draw(
+      self.training_length,
+      count,
+      within=(self.lengths[-1], options.num_sequences),
+    )
+    training = self._measure(
+      self.training_length,
+      Temperatures(),
+      groups=self._reference_group(),
+    )
+    before = {n: self._measure(n, Temperatures()) for n in self.lengths}
+    longest = before[self.lengths[-1]]
+    kinds = {
+      site: selection.classify(training.sites[site], longest.sites[site])
+      for site in self.meter.sites
+    }
+    solutions, knots = {}, {}
+    for length in self.lengths:
+      unknowns = self._unknowns(training, before[length], kinds)
+      if options.method == 'closed_form':
+        found = closed_form.apply_closed_form(
+          options.objective, unknowns, training, before[length]
+        )
+      else:
+        found = self._solve(length, unknowns, before[length])
+      solutions[length], knots[length] = found
+    temperatures = self._temperatures(knots, before)
+    after = {n: self._measure(n, temperatures) for n in self.lengths}
+    if options.method == 'closed_form':
+      solutions = self._with_outcome(solutions, after)
+    counts = {n: len(s.inputs) for n, s in self.sequences.items()}
+    return Calibration(
+      temperatures=temperatures,
+      options=options,
+      training_length=self.training_length,
+      lengths=self.lengths,
+      training=training,
+      before=before,
+      after=after,
+      solutions=solutions,
+      kinds=kinds,
+      num_sequences=counts,
+      num_passes=self.meter.num_passes,
+      warnings=remarks(
+        options,
+        {n: counts[n] for n in self.lengths},
+        training,
+        solutions,
+      ),
+    )
+
+  def _reference_group(self) -> tuple[int, int] | None:
+    """Edges of the key counts that stand for the training length."""
+    if not self.is_causal:
+      return None
+    return (self.training_length * 7 // 8, self.training_length)
+
+  def _groups(self, length: int) -> tuple[int, ...] | None:
+    """Edges of the groups of key counts at a target length."""
+    if not self.is_causal:
+      return None
+    if self.options.form == 'constant':
+      return (length * 7 // 8, length)
+    # The first group has the rows that a training length has, too.
+    octaves = np.log2(length / self.training_length)
+    count = max(1, round(octaves * _GROUPS_PER_OCTAVE))
+    edges = np.geomspace(self.training_length, length, count + 1)
+    return (0, *(int(round(edge)) for edge in edges))
+
+  def _measure(self, length, temperatures, factors=None, groups=None):
+    sequences = self.sequences[length]
+    return self.meter.measure(
+      sequences.inputs,
+      sequences.targets,
+      length,
+      temperatures,
+      factors=factors,
+      groups=groups or self._groups(length),
+      # A sweep is on the way to somewhere: whole rows are for what is shown.
+      rows_per_sequence=self.options.rows_per_sequence
+      if factors is None
+      else 0,
+    )
+
+  def _unknowns(self, training, before, kinds) -> list[Unknown]:
+    """What is to be found at one length, with the training-length targets."""
+    name = self.options.objective.statistic
+    unknowns = []
+    for site in self.meter.sites:
+      short, long = training.sites[site], before.sites[site]
+      selected = np.ones(kinds[site].shape, bool)
+      if self.options.selective:
+        selected = kinds[site] == 'content'
+      reference, each = short.mean(name)[..., 0], short.by_sequence(name)
+      by_length = self.is_causal and self.options.form == 'by_length'
+      for group in range(1 if by_length else 0, len(long.keys)):
+        if not long.rows[:, group].sum():
+          continue
+        for layer, head, heads in group_heads(
+          self.options.granularity, selected
+        ):
+          spread = each[..., 0][:, heads].mean(-1)
+          unknowns.append(
+            Unknown(
+              site,
+              layer,
+              head,
+              heads,
+              group,
+              target=float(reference[heads].mean()),
+              target_stderr=float(_stderr(spread)),
+            )
+          )
+    return unknowns
+
+  def _solve(self, length, unknowns, before):
+    """Solve on the model."""
+    shapes = {
+      site: (*statistics.sums['entropy_nats'].shape[1:3], len(statistics.keys))
+      for site, statistics in before.sites.items()
+    }
+    if not unknowns:
+      return [], {site: np.ones(shape) for site, shape in shapes.items()}
+
+    def measure(tau, factors):
+      temperatures = self._temperatures({length: tau}, {length: before})
+      return self._measure(length, temperatures, factors)
+
+    return solve(
+      measure,
+      self.options.objective,
+      unknowns,
+      shapes,
+      tolerance=self.options.tolerance,
+      clamp=self.options.clamp,
+    )
+
+  def _with_outcome(self, solutions, after):
+    """Fill in what the statistic became under closed-form temperatures."""
+    name = self.options.objective.statistic
+    return {
+      length: [
+        dataclasses.replace(
+          s,
+          after=float(
+            s.unknown.mean(after[length].sites[s.unknown.site].mean(name))
+          ),
+        )
+        for s in found
+      ]
+      for length, found in solutions.items()
+    }
+
+  def _temperatures(self, knots, before) -> Temperatures:
+    """Put τ [L, N, G] of each length and site into one Temperatures."""
+    sites = {}
+    for site in self.meter.sites:
+      taus = {length: tau[site] for length, tau in knots.items()}
+      if self.options.form == 'constant':
+        sites[site] = _compact(taus[max(taus)][..., -1])
+        continue
+      coefficients: list[Any] = [float(self.training_length), 1.0]
+      for length, tau in taus.items():
+        keys = before[length].sites[site].keys
+        for group in range(1 if self.is_causal else 0, tau.shape[-1]):
+          if np.isfinite(keys[group]):
+            coefficients += [float(keys[group]), _compact(tau[..., group])]
+      sites[site] = Law('interpolated', tuple(coefficients))
+    return Temperatures(**sites)
+
+
+def _compact(tau: np.ndarray) -> Any:
+  """Return [L, N] as a number, a tuple of layers or of layers and heads."""
+  if (tau == tau.flat[0]).all():
+    return float(tau.flat[0])
+  if (tau == tau[:, :1]).all():
+    return tuple(map(float, tau[:, 0]))
+  return tuple(tuple(map(float, layer)) for layer in tau)
+
+
+def _stderr(values: np.ndarray) -> float:
+  """Standard error of a mean over sequences; nan for one."""
+  if len(values) < 2:
+    return float('nan')
+  return float(values.std(ddof=1) / np.sqrt(len(values)))

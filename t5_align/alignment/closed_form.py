@@ -1,0 +1,97 @@
+"""Temperatures from the spread of the logits at the training length alone.
+
+The logits of a row are taken for Gaussian (`gaussian`), and those of a group of
+heads to have the root mean variance of theirs. One measurement at the training
+length is all that this takes; where tails are fatter it sharpens too much.
+
+Synopsis:
+
+    solutions, tau = apply_closed_form(objective, unknowns, training, before)
+    wide_heads(training)                 # heads that the formula is not for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from t5_align.alignment import gaussian
+from t5_align.alignment.objectives import Objective
+from t5_align.alignment.solve import Solution, Unknown
+from t5_align.alignment.statistics import AttentionStatistics
+
+_FORMULAS = {
+  'entropy': gaussian.entropy_temperature,
+  'maximum_probability': gaussian.maximum_probability_temperature,
+}
+
+
+def apply_closed_form(
+  objective: Objective,
+  unknowns: Sequence[Unknown],
+  training: AttentionStatistics,
+  before: AttentionStatistics,
+) -> tuple[list[Solution], dict[str, np.ndarray]]:
+  """Find every unknown temperature by formula.
+
+  Args:
+    objective: what is kept.
+    unknowns: the temperatures; heads and rows of none of them keep τ = 1.
+    training: statistics at the training length.
+    before: statistics at the target length, for the key counts of its rows and
+      to show what was there; neither is needed for anything else.
+
+  Returns:
+    As `solve`, with `after` not known (nan).
+  """
+  tau = {
+    site: np.ones(statistics.mean('logit_std').shape)
+    for site, statistics in before.sites.items()
+  }
+  solutions = []
+  for unknown in unknowns:
+    short, long = training.sites[unknown.site], before.sites[unknown.site]
+    sigma, error = _spread(short, unknown.heads)
+    value, low, high = (
+      float(
+        _FORMULAS[objective.strategy](
+          max(s, 1e-6), short.keys[0], long.keys[unknown.group]
+        )
+      )
+      for s in (sigma, sigma - error, sigma + error)
+    )
+    tau[unknown.site][unknown.heads, unknown.group] = value
+    solutions.append(
+      Solution(
+        unknown=unknown,
+        temperature=value,
+        before=float(unknown.mean(long.mean(objective.statistic))),
+        after=float('nan'),
+        ci95=(low, high) if np.isfinite(error) else None,
+        status='solved',
+      )
+    )
+  return solutions, tau
+
+
+def wide_heads(training: AttentionStatistics) -> list[str]:
+  """Name heads, as site layer.head, with σ² at or over ln(training length)."""
+  names = []
+  for site, statistics in training.sites.items():
+    spread = statistics.mean('logit_std')[..., 0]
+    beyond = ~gaussian.entropy_valid(spread, statistics.keys[0])
+    names += [f'{site} {i}.{n}' for i, n in zip(*np.nonzero(beyond))]
+  return names
+
+
+def _spread(short, heads):
+  """Root mean variance of some heads, and half of its 95 % interval."""
+  from scipy import stats
+
+  each = short.by_sequence('logit_variance')[..., 0][:, heads].mean(-1)
+  sigma = float(np.sqrt(short.mean('logit_variance')[heads, 0].mean()))
+  if len(each) < 2 or sigma == 0:
+    return sigma, float('nan')
+  error = each.std(ddof=1) / np.sqrt(len(each)) / (2 * sigma)
+  return sigma, float(stats.t.ppf(0.975, len(each) - 1) * error)

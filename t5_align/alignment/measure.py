@@ -1,0 +1,359 @@
+"""Measure attention in compiled forward passes, with memory linear in length.
+
+The forward pass is the model's own. Each layer's kernel leaves the statistics
+of its rows (`kernels.statistics`), which are summed inside the program; where
+they are asked for, a sweep over other temperatures and a sample of whole rows
+are taken from the same queries and keys. A temperature acts on its own layer's
+probabilities but not on its logits, so one pass gives a layer's statistics at
+many temperatures.
+
+Synopsis:
+
+    meter = AttentionMeter(network, params, sites=('encoder',))
+    statistics = meter.measure(inputs, targets, length=2048)
+    statistics = meter.measure(inputs, targets, 2048, temperatures,
+                               factors=np.geomspace(0.5, 2, 9))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import functools
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from t5_align import temperature as temperature_lib
+from t5_align.alignment import row_sample
+from t5_align.alignment.statistics import (
+  STATISTICS,
+  AttentionStatistics,
+  RowSample,
+  SiteStatistics,
+)
+from t5_align.inference import padded_length
+from t5_align.kernels.statistics import SoftmaxStatistics
+from t5_align.kernels.sweep import sweep_statistics
+from t5_align.network import DecoderOnlyTransformer, Transformer
+from t5_align.temperature import SITES, Temperatures
+
+# Name of the attention module in a layer, within encoder or decoder -> site.
+_SITE_OF_MODULE = {
+  ('encoder', 'attention'): 'encoder',
+  ('decoder', 'self_attention'): 'decoder',
+  ('decoder', 'encoder_decoder_attention'): 'cross',
+}
+
+
+class AttentionMeter:
+  """Measures the attention of one model.
+
+  Attributes:
+    sites: what is measured, in the order in which a forward pass meets it.
+    tokens_per_batch: input tokens that are computed together.
+    num_passes: forward passes of the model so far, over all of the sequences.
+  """
+
+  def __init__(
+    self,
+    network: Transformer | DecoderOnlyTransformer,
+    params: Any,
+    sites: Sequence[str],
+    *,
+    tokens_per_batch: int = 16_384,
+  ):
+    self.sites = check_sites(sites, network)
+    self.tokens_per_batch = tokens_per_batch
+    self.num_passes = 0
+    self._network = network
+    self._params = params
+    self._measure = jax.jit(
+      functools.partial(_measure, network, self.sites),
+      static_argnames=('num_sampled_rows', 'groups'),
+    )
+
+  def measure(
+    self,
+    inputs: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    length: int,
+    temperatures: Temperatures | None = None,
+    *,
+    factors: np.ndarray | None = None,
+    rows_per_sequence: int = 0,
+    groups: Sequence[int] | None = None,
+  ) -> AttentionStatistics:
+    """Run the model over sequences and return the statistics of its attention.
+
+    Args:
+      inputs: token ids as the model reads them.
+      targets: what the decoder reads; only for sites of a decoder with an
+        encoder.
+      length: tokens of an input, for the record.
+      temperatures: instead of the model's own.
+      factors: M numbers; also measure every row at τ · factor.
+      rows_per_sequence: R, how many rows to look at whole; 0 for none.
+      groups: edges of the decoder's groups of rows, in keys, ascending: group g
+        has the rows that see more than groups[g] and at most groups[g + 1].
+        None puts all rows into one group; other sites always have one.
+
+    Raises:
+      ValueError: there are no sequences.
+    """
+    if not inputs:
+      raise ValueError('There are no sequences to measure attention on.')
+    config = self._network.config
+    if temperatures is None:
+      temperatures = config.temperatures
+    traced = temperatures.as_arrays(config)
+    swept = None if factors is None else jnp.asarray(factors, jnp.float32)
+    size = max(1, self.tokens_per_batch // max(map(len, inputs)))
+    parts = []
+    for start in range(0, len(inputs), size):
+      rows = range(start, min(start + size, len(inputs)))
+      measured = self._measure(
+        self._params,
+        *self._batch(inputs, targets, rows, size),
+        traced,
+        swept,
+        num_sampled_rows=rows_per_sequence,
+        groups=None if groups is None else tuple(groups),
+      )
+      # Sequences that only fill the batch up are left out.
+      parts.append(_to_host(measured, len(rows), length, rows_per_sequence))
+    self.num_passes += 1
+    return AttentionStatistics.merge(parts)
+
+  def _batch(self, inputs, targets, rows, size):
+    """Padded input and target tokens; targets None where nothing reads them."""
+    padded_inputs = _pad([inputs[i] for i in rows], size)
+    if isinstance(self._network, DecoderOnlyTransformer):
+      return None, padded_inputs
+    if self.sites == ('encoder',):
+      return padded_inputs, None
+    return padded_inputs, _pad([targets[i] for i in rows], size)
+
+
+def check_sites(
+  sites: Sequence[str], network: Transformer | DecoderOnlyTransformer
+) -> tuple[str, ...]:
+  """Return the sites in the order of a forward pass, each once.
+
+  Raises:
+    ValueError: there are none, or the model has no such attention.
+  """
+  has = SITES
+  if isinstance(network, DecoderOnlyTransformer):
+    has = ('decoder',)
+  for site in sites:
+    if site not in has:
+      raise ValueError(
+        f'{site!r} is no attention site of this model; it has {", ".join(has)}.'
+      )
+  if not sites:
+    raise ValueError(f'No attention site was named; wanted {", ".join(has)}.')
+  return tuple(site for site in has if site in sites)
+
+
+def _pad(rows: Sequence[Sequence[int]], size: int) -> np.ndarray:
+  """[size, padded length]; missing sequences repeat the first."""
+  length = padded_length(max(map(len, rows)))
+  padded = np.zeros((size, length), np.int32)
+  for i in range(size):
+    row = rows[i] if i < len(rows) else rows[0]
+    padded[i, : len(row)] = row
+  return padded
+
+
+def _measure(
+  network,
+  sites,
+  params,
+  inputs,
+  targets,
+  temperatures,
+  factors,
+  *,
+  num_sampled_rows,
+  groups,
+):
+  """Sums of each sequence: site -> name -> [B, N, G] of each layer."""
+  found: dict[str, dict[str, Any]] = {site: {} for site in sites}
+
+  def keep(site, name, value):
+    found[site].setdefault(name, []).append(value)
+
+  def look(attend, args, kwargs, context):
+    """Take from each attention's queries and keys what the kernel doesn't."""
+    if context.method_name != 'attend_and_project':
+      return attend(*args, **kwargs)
+    path = context.module.path
+    site = _SITE_OF_MODULE[path[0], path[-1]]
+    if site in sites:
+      query, key, _, mask, temperature = args
+      position = {k: v for k, v in kwargs.items() if k != 'deterministic'}
+      _look_closer(
+        functools.partial(keep, site),
+        query,
+        key,
+        mask,
+        temperature,
+        factors,
+        num_sampled_rows,
+        groups if site == 'decoder' else None,
+        bias_table=position.get('bias_table'),
+        bidirectional=position.get('bidirectional', False),
+        max_distance=network.config.relative_attention_max_distance,
+      )
+    return attend(*args, **kwargs)
+
+  options: dict[str, Any] = dict(
+    enable_dropout=False, temperatures=temperatures, mutable=['intermediates']
+  )
+  with nn.intercept_methods(look):
+    if targets is None:
+      _, variables = network.apply(
+        {'params': params}, inputs, method='encode', **options
+      )
+    else:
+      shifted = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
+      tokens = (shifted, targets)
+      if inputs is not None:
+        tokens = (inputs, *tokens)
+      _, variables = network.apply(
+        {'params': params}, *tokens, return_logits=False, **options
+      )
+  for site, statistics in _sown(variables['intermediates'], sites):
+    membership = found[site]['membership'][0]
+    for name, value in _row_values(statistics).items():
+      keep(site, name, jnp.einsum('BNT,BTG->BNG', value, membership))
+  for site in sites:
+    membership = found[site].pop('membership')[0]
+    counts = found[site].pop('key_counts')[0].astype(jnp.float32)
+    found[site]['rows'] = jnp.sum(membership, axis=1)
+    found[site]['key_sum'] = jnp.einsum('BT,BTG->BG', counts, membership)
+  return found
+
+
+def _look_closer(
+  keep, query, key, mask, temperature, factors, num_sampled_rows, groups, **bias
+):
+  """Record key counts, and what was asked for of a sweep and of whole rows."""
+  B, T = query.shape[:2]
+  counts = mask.key_counts(jnp.arange(T), key.shape[1])
+  counts = jnp.broadcast_to(counts, (B, T))
+  membership = _membership(counts, groups)
+  keep('key_counts', counts)
+  keep('membership', membership)
+  arguments = dict(bias, mask=mask)
+  resolved = temperature_lib.resolve(temperature, lambda: counts)
+  if factors is not None:
+    swept = sweep_statistics(
+      query, key, temperature=resolved, factors=factors, **arguments
+    )
+    safe = jnp.where(swept.max_probability > 0, swept.max_probability, 1.0)
+    for name, value in (
+      ('max_probability', swept.max_probability),
+      ('log_max_probability', jnp.log(safe)),
+      ('entropy_nats', swept.entropy_nats),
+    ):
+      total = jnp.einsum('MBNT,BTG->MBNG', value, membership)
+      keep(f'sweep/{name}', total)
+  if num_sampled_rows:
+    tau = jnp.asarray(resolved, jnp.float32)
+    tau = tau.reshape(1, -1, 1, 1) if tau.ndim < 2 else tau[..., None]
+    rows = row_sample.sample_rows(
+      query,
+      key,
+      jnp.sum(counts > 0, axis=1),
+      num_rows=num_sampled_rows,
+      temperature=tau,
+      **arguments,
+    )
+    for name, value in rows.items():
+      keep(f'sample/{name}', value)
+
+
+def _membership(counts, groups):
+  """1 where a row belongs to a group, [B, T, G]; rows without keys to none."""
+  if groups is None:
+    return (counts > 0)[..., None].astype(jnp.float32)
+  edges = jnp.asarray(groups, jnp.int32)
+  counts = counts[..., None]
+  inside = (counts > edges[None, None, :-1]) & (counts <= edges[None, None, 1:])
+  return inside.astype(jnp.float32)
+
+
+def _sown(intermediates, sites):
+  """Yield the site and the statistics of each layer, in order."""
+  for stack, layers in intermediates.items():
+    for i in range(len(layers)):
+      for module, sown in layers[f'layers_{i}'].items():
+        site = _SITE_OF_MODULE[stack, module]
+        if site in sites:
+          yield site, sown['attention_statistics'][0]
+
+
+def _row_values(statistics: SoftmaxStatistics) -> dict[str, Any]:
+  """STATISTICS of each row, [B, N, T]."""
+  safe = jnp.where(statistics.valid, statistics.denominator, 1.0)
+  values = (
+    statistics.max_probability,
+    -jnp.log(safe),
+    statistics.entropy_nats,
+    statistics.logit_mean,
+    statistics.logit_variance,
+  )
+  return dict(zip(STATISTICS, values))
+
+
+def _to_host(measured, num_sequences, length, num_sampled_rows):
+  """Turn one batch's sums into statistics, without what filled it up."""
+  sites = {}
+  for site, found in jax.device_get(measured).items():
+
+    def stack(name, axis, found=found):
+      # A list of [B, N, …], one a layer -> [B, L, N, …]
+      layers = np.stack(found[name], axis).astype(np.float64)
+      return layers.take(range(num_sequences), axis - 1)
+
+    sweep = None
+    if 'sweep/entropy_nats' in found:
+      names = [name for name in found if name.startswith('sweep/')]
+      sweep = {name.removeprefix('sweep/'): stack(name, 2) for name in names}
+    sites[site] = SiteStatistics(
+      site=site,
+      sums={name: stack(name, 1) for name in STATISTICS},
+      rows=np.asarray(found['rows'][:num_sequences], np.float64),
+      key_sum=np.asarray(found['key_sum'][:num_sequences], np.float64),
+      sweep=sweep,
+      sample=_sample(found, stack, num_sampled_rows),
+    )
+  return AttentionStatistics(length, sites)
+
+
+def _sample(found, stack, num_sampled_rows):
+  if not num_sampled_rows:
+    return None
+
+  def mean(name) -> Any:
+    if found[f'sample/{name}'][0] is None:
+      return None
+    return stack(f'sample/{name}', 1).mean(0)  # over sequences
+
+  mass = mean('distance_mass')  # [L, N, D]
+  num_buckets = 0 if mass is None else mass.shape[-1]
+  return RowSample(
+    rows_per_sequence=num_sampled_rows,
+    max_probability=stack('sample/max_probability', 1),
+    entropy_nats=stack('sample/entropy_nats', 1),
+    logit_skewness=mean('logit_skewness'),
+    logit_excess_kurtosis=mean('logit_excess_kurtosis'),
+    bias_overlap=mean('bias_overlap'),
+    content_nats=mean('content_nats'),
+    distances=row_sample.distance_edges(num_buckets),
+    distance_mass=None if mass is None else np.moveaxis(mass, -1, 0),
+  )

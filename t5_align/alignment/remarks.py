@@ -1,0 +1,87 @@
+"""What a user should know before trusting a calibration.
+
+Synopsis:
+
+    warnings = remarks(options, lengths, counts, training, solutions)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from t5_align.alignment import closed_form
+from t5_align.alignment.calibration import CalibrationOptions
+from t5_align.alignment.solve import Solution, Unknown
+from t5_align.alignment.statistics import AttentionStatistics
+
+_NUM_NAMES = 12  # that a remark lists
+_OF_STATUS = {
+  'sharper': 'Attention is sharper than at the training length already, so its'
+  ' temperature is above 1 (clamp sets it to 1)',
+  'clamped': 'Attention is sharper than at the training length already, and its'
+  ' temperature was clamped to 1',
+  'saturated': 'No temperature reaches the value of the training length, so it'
+  ' was left at 1',
+}
+
+
+def remarks(
+  options: CalibrationOptions,
+  counts: Mapping[int, int],
+  training: AttentionStatistics,
+  solutions: Mapping[int, Sequence[Solution]],
+) -> tuple[str, ...]:
+  """Return sentences, each about one thing.
+
+  Args:
+    options: how temperatures were chosen.
+    counts: target length -> sequences that were measured.
+    training: statistics at the training length.
+    solutions: target length -> what was found there.
+  """
+  found = []
+  for length, count in counts.items():
+    if count < max(2, options.num_sequences):
+      found.append(
+        f'Only {count} sequence(s) of {length:,} tokens, for'
+        f' {options.num_sequences} wanted: more text makes the temperature'
+        ' surer.'
+      )
+  if not any(solutions.values()):
+    found.append(
+      'No head disperses because of content, so selective alignment leaves all'
+      ' of them alone.'
+    )
+  for status, remark in _OF_STATUS.items():
+    names = [
+      f'{_name(s.unknown)} at {length:,} tokens'
+      for length, some in solutions.items()
+      for s in some
+      if s.status == status
+    ]
+    if names:
+      found.append(f'{remark}: {_some(names)}.')
+  if options.method == 'closed_form' and (
+    names := closed_form.wide_heads(training)
+  ):
+    found.append(
+      'The closed form holds while σ² < ln(training length). Heads'
+      f' (layer.head) beyond it are better calibrated: {_some(names)}.'
+    )
+  return tuple(found)
+
+
+def _name(unknown: Unknown) -> str:
+  parts = [unknown.site]
+  if unknown.layer is not None:
+    parts.append(f'layer {unknown.layer}')
+  if unknown.head is not None:
+    parts.append(f'head {unknown.head}')
+  return ' '.join(parts)
+
+
+def _some(names: Sequence[str]) -> str:
+  """List names, but not hundreds of them."""
+  more = len(names) - _NUM_NAMES
+  shown = ', '.join(names[:_NUM_NAMES])
+  return shown + (f' and {more} more' if more > 0 else '')
