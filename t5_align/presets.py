@@ -13,9 +13,9 @@ T5X's `examples/t5/*/*.gin`.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 
 from t5_align.config import T5Config
+from t5_align.nearest import nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,5 @@ PRESETS: dict[str, Preset] = {
 def get_preset(name: str) -> Preset:
   """Return a preset; raise ValueError that names the nearest for others."""
   if name not in PRESETS:
-    close = difflib.get_close_matches(name, PRESETS, 1)
-    hint = f'did you mean {close[0]!r}?' if close else f'known: {list(PRESETS)}'
-    raise ValueError(f'Unknown model {name!r}; {hint}')
+    raise ValueError(f'Unknown model {name!r}; {nearest(name, PRESETS)}')
   return PRESETS[name]

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-import difflib
 import itertools
 import json
 from typing import Any
@@ -35,6 +34,7 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from t5_align.laws import LAWS
+from t5_align.nearest import nearest
 
 SITES = ('encoder', 'decoder', 'cross')
 _FILE_VERSION = 1
@@ -64,8 +64,7 @@ class Law:
   def __post_init__(self):
     if self.name not in LAWS:
       raise TemperatureError(
-        f'Unknown law of temperature {self.name!r};'
-        f' {_nearest(self.name, LAWS)}.'
+        f'Unknown law of temperature {self.name!r}; {nearest(self.name, LAWS)}'
       )
     coefficients = _tuples(self.coefficients)
     if not isinstance(coefficients, tuple):
@@ -151,7 +150,7 @@ class Temperatures:
     for key in value:
       if key not in SITES:
         raise TemperatureError(
-          f'Unknown attention site {key!r}; {_nearest(key, SITES)}.'
+          f'Unknown attention site {key!r}; {nearest(key, SITES)}'
         )
     return cls(**{k: _site_from_json(k, v) for k, v in value.items()})
 
@@ -220,6 +219,21 @@ def save(
 
 def load(path: epath.PathLike) -> Temperatures:
   """Read a temperatures.json; raise TemperatureError naming what is wrong."""
+  return load_calibrated(path)[0]
+
+
+def load_calibrated(
+  path: epath.PathLike,
+) -> tuple[Temperatures, dict[str, Any]]:
+  """Read a temperatures.json, and how they were found.
+
+  Returns:
+    The temperatures, and what `save` was given as calibration; an empty dict
+    for a file that was written by hand.
+
+  Raises:
+    TemperatureError: naming what is wrong with the file.
+  """
   try:
     document = json.loads(epath.Path(path).read_text())
   except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -232,8 +246,14 @@ def load(path: epath.PathLike) -> Temperatures:
     raise TemperatureError(
       f'{path}: version {document.get("version")!r}, wanted {_FILE_VERSION}.'
     )
+  calibration = document.get('calibration', {})
+  if not isinstance(calibration, dict):
+    raise TemperatureError(
+      f'{path}: "calibration" is {type(calibration).__name__}, wanted an'
+      ' object.'
+    )
   try:
-    return Temperatures.from_json(document['temperatures'])
+    return Temperatures.from_json(document['temperatures']), calibration
   except TemperatureError as error:
     raise TemperatureError(f'{path}: {error}') from error
 
@@ -343,11 +363,3 @@ def _site_from_json(site, value):
       f'{site}: wanted a number, a list or a law; got {type(value).__name__}.'
     )
   return value
-
-
-def _nearest(name, known):
-  known = sorted(known)
-  close = difflib.get_close_matches(str(name), known, 1)
-  if close:
-    return f'did you mean {close[0]!r}?'
-  return f'known: {", ".join(known)}'

@@ -31,7 +31,6 @@ import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import dataclasses
-import difflib
 import functools
 import itertools
 import multiprocessing
@@ -48,6 +47,7 @@ import orbax.checkpoint as ocp
 
 from t5_align import run_settings
 from t5_align.loss_log import LossLog, Metrics
+from t5_align.nearest import nearest
 
 # One example: input and target token ids, both ending in EOS.
 Draw = Callable[[np.random.Generator], tuple[list[int], list[int]]]
@@ -391,8 +391,4 @@ def _pad(rows: Sequence[list[int]], length: int) -> Int[np.ndarray, 'B S']:
 def _check_choice(field: str, got: str, choices: tuple[str, ...]) -> None:
   """Raise ValueError, naming the nearest choice."""
   if got not in choices:
-    nearest = difflib.get_close_matches(got, choices, 1, cutoff=0.0)[0]
-    raise ValueError(
-      f'{field} is {got!r}, wanted one of {", ".join(choices)}; did you '
-      f'mean {nearest!r}?'
-    )
+    raise ValueError(f'Unknown {field} {got!r}; {nearest(got, choices)}')

@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 # One rank a line, lowest first. A folder ends in '/'; files of one rank may
 # import each other, without cycles. The longest match decides.
 ORDER = (
+  ('t5_align/nearest.py',),
   ('t5_align/mask.py',),
   ('t5_align/position_bias.py',),
   ('t5_align/laws.py',),

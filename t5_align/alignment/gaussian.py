@@ -38,7 +38,6 @@ and one length.
 from __future__ import annotations
 
 from collections.abc import Sequence
-import difflib
 import functools
 import math
 from typing import Any
@@ -46,8 +45,9 @@ from typing import Any
 from jaxtyping import Bool, Float, Real
 import numpy as np
 
+from t5_align.alignment.objectives import AVERAGINGS, check_name
+
 FORMS = ('square', 'finite', 'conditional')
-AVERAGINGS = ('arithmetic', 'log')
 # Below this share of difference the forms are one: 'auto' takes the square.
 AGREEMENT = 0.01
 
@@ -104,8 +104,8 @@ def maximum_probability(
   """
   spread = _check_spread(spread)
   length = _check_length(length)
-  _check_name(form, FORMS, 'form')
-  _check_name(averaging, AVERAGINGS, 'averaging')
+  check_name('form', form, FORMS)
+  check_name('averaging', averaging, AVERAGINGS)
   if form == 'square':
     return np.exp(-np.square(freezing_spread(length) - spread) / 2)
   if form == 'finite':
@@ -187,8 +187,8 @@ def maximum_probability_temperature(
   """
   sigma = _check_spread(sigma, zero=False)
   _check_lengths(training_length, length)
-  _check_name(form, (*FORMS, 'auto'), 'form')
-  _check_name(averaging, AVERAGINGS, 'averaging')
+  check_name('form', form, (*FORMS, 'auto'))
+  check_name('averaging', averaging, AVERAGINGS)
   later = freezing_spread(length) - freezing_spread(training_length)
   square = sigma / (sigma + later)
   if form == 'square':
@@ -326,10 +326,3 @@ def _check_spread(spread, zero=True):
       f' number {"from" if zero else "above"} 0.'
     )
   return spread
-
-
-def _check_name(name, known, label):
-  if name not in known:
-    close = difflib.get_close_matches(str(name), known, 1)
-    hint = f'did you mean {close[0]!r}?' if close else f'known: {known}.'
-    raise ValueError(f'Unknown {label} {name!r}; {hint}')
