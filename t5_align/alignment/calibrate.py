@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from t5_align.temperature import Law, Temperatures
 _GROUPS_PER_OCTAVE = 2  # of a decoder's key counts
 
 
+@runtime_checkable
 class Text(Protocol):
   """Where token sequences come from; `calibration_text` has some."""
 
@@ -159,8 +160,12 @@ class _Job:
       solutions[length], knots[length] = found
     temperatures = self._temperatures(knots, before)
     after = {n: self._measure(n, temperatures) for n in self.lengths}
+    wide_heads = []
     if options.method == 'closed_form':
       solutions = self._with_outcome(solutions, after)
+      wide_heads = closed_form.wide_heads(
+        training, longest, knots[self.lengths[-1]]
+      )
     counts = {n: len(s.inputs) for n, s in self.sequences.items()}
     return Calibration(
       temperatures=temperatures,
@@ -177,7 +182,7 @@ class _Job:
       warnings=remarks(
         options,
         {n: counts[n] for n in self.lengths},
-        training,
+        wide_heads,
         solutions,
       ),
     )

@@ -7,12 +7,13 @@ length is all that this takes; where tails are fatter it sharpens too much.
 Synopsis:
 
     solutions, tau = apply_closed_form(objective, unknowns, training, before)
-    wide_heads(training)                 # heads that the formula is not for
+    wide_heads(training, before, tau)        # heads that it does not hold for
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+import functools
 
 import numpy as np
 
@@ -20,11 +21,6 @@ from t5_align.alignment import gaussian
 from t5_align.alignment.objectives import Objective
 from t5_align.alignment.solve import Solution, Unknown
 from t5_align.alignment.statistics import AttentionStatistics
-
-_FORMULAS = {
-  'entropy': gaussian.entropy_temperature,
-  'maximum_probability': gaussian.maximum_probability_temperature,
-}
 
 
 def apply_closed_form(
@@ -49,16 +45,13 @@ def apply_closed_form(
     site: np.ones(statistics.mean('logit_std').shape)
     for site, statistics in before.sites.items()
   }
+  formula = _formula(objective)
   solutions = []
   for unknown in unknowns:
     short, long = training.sites[unknown.site], before.sites[unknown.site]
     sigma, error = _spread(short, unknown.heads)
     value, low, high = (
-      float(
-        _FORMULAS[objective.strategy](
-          max(s, 1e-6), short.keys[0], long.keys[unknown.group]
-        )
-      )
+      float(formula(max(s, 1e-6), short.keys[0], long.keys[unknown.group]))
       for s in (sigma, sigma - error, sigma + error)
     )
     tau[unknown.site][unknown.heads, unknown.group] = value
@@ -75,14 +68,38 @@ def apply_closed_form(
   return solutions, tau
 
 
-def wide_heads(training: AttentionStatistics) -> list[str]:
-  """Name heads, as site layer.head, with σ² at or over ln(training length)."""
+def wide_heads(
+  training: AttentionStatistics,
+  before: AttentionStatistics,
+  tau: Mapping[str, np.ndarray],
+) -> list[str]:
+  """Name the heads, as site layer.head, that the formulas don't hold for.
+
+  Args:
+    training: statistics at the training length.
+    before: statistics at the target length.
+    tau: the temperatures there, site -> [L, N, G].
+
+  Returns:
+    Heads with a variance of the logits of ln(keys) or more, before or after
+    they are divided by τ.
+  """
   names = []
   for site, statistics in training.sites.items():
     spread = statistics.mean('logit_std')[..., 0]
-    beyond = ~gaussian.entropy_valid(spread, statistics.keys[0])
-    names += [f'{site} {i}.{n}' for i, n in zip(*np.nonzero(beyond))]
+    aligned = spread / tau[site][..., -1]
+    holds = gaussian.entropy_valid(spread, statistics.keys[0])
+    holds &= gaussian.entropy_valid(aligned, before.sites[site].keys[-1])
+    names += [f'{site} {i}.{n}' for i, n in zip(*np.nonzero(~holds))]
   return names
+
+
+def _formula(objective: Objective) -> Callable[..., np.ndarray]:
+  if objective.strategy == 'entropy':
+    return gaussian.entropy_temperature
+  return functools.partial(
+    gaussian.maximum_probability_temperature, averaging=objective.averaging
+  )
 
 
 def _spread(short, heads):

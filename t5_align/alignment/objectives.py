@@ -17,9 +17,10 @@ Synopsis:
 from __future__ import annotations
 
 import dataclasses
-import difflib
 
 import numpy as np
+
+from t5_align.nearest import nearest
 
 STRATEGIES = ('entropy', 'maximum_probability')
 AVERAGINGS = ('arithmetic', 'log')
@@ -29,11 +30,7 @@ GRANULARITIES = ('model', 'layer', 'head')
 def check_name(kind: str, name: str, known: tuple[str, ...]) -> None:
   """Raise a ValueError that names the nearest unless the name is known."""
   if name not in known:
-    close = difflib.get_close_matches(str(name), known, 1)
-    raise ValueError(
-      f'Unknown {kind} {name!r}; '
-      + (f'did you mean {close[0]!r}?' if close else f'known: {known}.')
-    )
+    raise ValueError(f'Unknown {kind} {name!r}; {nearest(name, known)}')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,17 +2,15 @@
 
 Synopsis:
 
-    warnings = remarks(options, lengths, counts, training, solutions)
+    warnings = remarks(options, counts, wide_heads, solutions)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from t5_align.alignment import closed_form
 from t5_align.alignment.calibration import CalibrationOptions
 from t5_align.alignment.solve import Solution, Unknown
-from t5_align.alignment.statistics import AttentionStatistics
 
 _NUM_NAMES = 12  # that a remark lists
 _OF_STATUS = {
@@ -28,7 +26,7 @@ _OF_STATUS = {
 def remarks(
   options: CalibrationOptions,
   counts: Mapping[int, int],
-  training: AttentionStatistics,
+  wide_heads: Sequence[str],
   solutions: Mapping[int, Sequence[Solution]],
 ) -> tuple[str, ...]:
   """Return sentences, each about one thing.
@@ -36,7 +34,7 @@ def remarks(
   Args:
     options: how temperatures were chosen.
     counts: target length -> sequences that were measured.
-    training: statistics at the training length.
+    wide_heads: those that the closed form, if it was used, doesn't hold for.
     solutions: target length -> what was found there.
   """
   found = []
@@ -61,12 +59,11 @@ def remarks(
     ]
     if names:
       found.append(f'{remark}: {_some(names)}.')
-  if options.method == 'closed_form' and (
-    names := closed_form.wide_heads(training)
-  ):
+  if wide_heads:
     found.append(
-      'The closed form holds while σ² < ln(training length). Heads'
-      f' (layer.head) beyond it are better calibrated: {_some(names)}.'
+      'The closed form holds while the variance of the logits is below'
+      ' ln(keys). Heads (layer.head) beyond that are better calibrated:'
+      f' {_some(wide_heads)}.'
     )
   return tuple(found)
 
