@@ -5,12 +5,13 @@ Synopsis:
     model = load_model('google/flan-t5-base')       # or a folder, or 'bundled'
     model.generate(['translate English to German: That is good.'])
     model.score(['Is the sky blue?'], ['yes'])
+    model.align(length=16_384).generate(prompts)
     model.with_temperatures(Temperatures(encoder=0.8)).save('sharper')
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import json
@@ -22,10 +23,16 @@ import jax
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from t5_align import presets
+from t5_align import calibration_text, presets, provenance
 from t5_align import temperature as temperature_lib
+from t5_align.alignment.calibrate import calibrate
+from t5_align.alignment.calibration import Calibration, CalibrationOptions
+from t5_align.alignment.measure import AttentionMeter
+from t5_align.alignment.statistics import AttentionStatistics
 from t5_align.bundled import BUNDLED_MODEL
+from t5_align.calibration_text import CalibrationText
 from t5_align.checkpoints import Checkpoint, load_checkpoint, save_safetensors
+from t5_align.checkpoints.fingerprint import fingerprint
 from t5_align.config import T5Config
 from t5_align.inference import Inference, Sampling
 from t5_align.network import DecoderOnlyTransformer, Transformer
@@ -43,6 +50,8 @@ class Model:
     vocabulary: None where the folder has none; text methods then raise.
     training_length: tokens of the input that it was trained on, where known.
     batch_size: examples that are computed at once.
+    calibration: how the temperatures were found, in JSON types; None where they
+      were given.
   """
 
   checkpoint: Checkpoint
@@ -50,6 +59,7 @@ class Model:
   vocabulary: Vocabulary | None
   training_length: int | None
   batch_size: int = 8
+  calibration: Mapping[str, Any] | None = None
 
   @property
   def params(self) -> dict[str, Any]:
@@ -141,10 +151,160 @@ class Model:
     end = [] if self.checkpoint.decoder_only else [vocabulary.eos_id]
     return [[*vocabulary.encode(text), *end] for text in inputs]
 
-  def with_temperatures(self, temperatures: Temperatures) -> Model:
-    """Return the same model with other temperatures."""
+  def with_temperatures(
+    self,
+    temperatures: Temperatures,
+    calibration: Mapping[str, Any] | None = None,
+  ) -> Model:
+    """Return the same model with other temperatures.
+
+    Args:
+      temperatures: what divides the attention logits from now on.
+      calibration: how they were found, from `calibration_record`; `save` keeps
+        it beside them.
+    """
     config = dataclasses.replace(self.config, temperatures=temperatures)
-    return dataclasses.replace(self, config=config)
+    return dataclasses.replace(self, config=config, calibration=calibration)
+
+  def statistics(
+    self,
+    texts: Sequence[str] | CalibrationText | None,
+    length: int,
+    *,
+    sites: Sequence[str] | None = None,
+    num_sequences: int = 8,
+    rows_per_sequence: int = 16,
+    temperatures: Temperatures | None = None,
+  ) -> AttentionStatistics:
+    """Measure attention by site, layer and head.
+
+    Args:
+      texts: what to read, cut into windows; None for generated prompts.
+      length: tokens of a window.
+      sites: of 'encoder', 'decoder' and 'cross'; None: the encoder, or the
+        decoder of a model without one.
+      num_sequences: how many windows, where the texts have as many.
+      rows_per_sequence: rows that are looked at whole; 0 for none.
+      temperatures: instead of the model's own.
+    """
+    sequences = self._calibration_text(texts).draw(length, num_sequences)
+    default = ('decoder',) if self.checkpoint.decoder_only else ('encoder',)
+    meter = AttentionMeter(self.network, self.params, sites or default)
+    return meter.measure(
+      sequences.inputs,
+      sequences.targets,
+      length,
+      temperatures,
+      rows_per_sequence=rows_per_sequence,
+    )
+
+  def align(
+    self,
+    length: int,
+    texts: Sequence[str] | CalibrationText | None = None,
+    strategy: str = 'entropy',
+    training_length: int | None = None,
+    granularity: str = 'model',
+    sites: Sequence[str] | None = None,
+    **options: Any,
+  ) -> Model:
+    """Return the model with temperatures that align its attention.
+
+    Args:
+      length: tokens of the inputs to come; longer than the training length.
+      texts: what attention is measured on; None for generated prompts, of a
+        split that is not evaluated.
+      strategy: 'entropy' or 'maximum_probability'.
+      training_length: tokens; None for the model's own.
+      granularity: one temperature for the 'model' (each site), 'layer', 'head'.
+      sites: of 'encoder', 'decoder' and 'cross'; None: the encoder, or the
+        decoder of a model without one.
+      **options: the other fields of CalibrationOptions.
+
+    Raises:
+      ValueError: a length that is not longer than the training length, an
+        unknown training length, too little text, or a wrong option.
+    """
+    source = self._calibration_text(texts)
+    calibration = self.calibrate(
+      source,
+      [length],
+      CalibrationOptions(
+        strategy=strategy,
+        granularity=granularity,
+        sites=None if sites is None else tuple(sites),
+        **options,
+      ),
+      training_length,
+    )
+    return self.with_temperatures(
+      calibration.temperatures, self.calibration_record(calibration, source)
+    )
+
+  def calibrate(
+    self,
+    texts: Sequence[str] | CalibrationText | None,
+    lengths: Sequence[int],
+    options: CalibrationOptions | None = None,
+    training_length: int | None = None,
+  ) -> Calibration:
+    """Choose temperatures, and return all that was measured on the way.
+
+    Arguments are those of `align` and of `alignment.calibrate`.
+    """
+    training_length = training_length or self.training_length
+    if training_length is None:
+      raise ValueError(
+        f'The length that {self.checkpoint.path} was trained at is not known:'
+        ' give training_length, in tokens (512 for T5).'
+      )
+    return calibrate(
+      self.network,
+      self.params,
+      self._calibration_text(texts),
+      training_length,
+      lengths,
+      options,
+    )
+
+  def calibration_record(
+    self, calibration: Calibration, text: CalibrationText
+  ) -> dict[str, Any]:
+    """Return what a temperatures.json says of a calibration of this model."""
+    sequences = {str(n): c for n, c in calibration.num_sequences.items()}
+    return {
+      **provenance.describe(self),
+      'weights': self.fingerprint,
+      **calibration.record(),
+      'data': {
+        'source': text.source,
+        'hash': text.hash,
+        'sequences': sequences,
+      },
+    }
+
+  def check_calibration(
+    self, path: os.PathLike | str, calibration: Mapping[str, Any]
+  ) -> None:
+    """Raise TemperatureError where a calibration is of other weights.
+
+    Args:
+      path: of its file, for the message.
+      calibration: the record; says of what it is, unless written by hand.
+    """
+    theirs = calibration.get('weights', self.fingerprint)
+    if theirs != self.fingerprint:
+      name = calibration.get('checkpoint', {}).get('path', 'another model')
+      raise temperature_lib.TemperatureError(
+        f'{path} was calibrated on other weights: {str(theirs)[:8]} of {name};'
+        f' those of {self.checkpoint.path} are {self.fingerprint[:8]}.'
+        ' Calibrate with this model.'
+      )
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Which weights these are, whatever format they are stored in."""
+    return fingerprint(self.params)
 
   def save(self, path: str | os.PathLike) -> None:
     """Write a folder that Hugging Face and `load_model` read.
@@ -159,7 +319,19 @@ class Model:
     )
     if self.vocabulary is not None:
       self.vocabulary.save(path)
-    temperature_lib.save(path / 'temperatures.json', self.temperatures)
+    temperature_lib.save(
+      path / 'temperatures.json', self.temperatures, **self.calibration or {}
+    )
+
+  def _calibration_text(
+    self, texts: Sequence[str] | CalibrationText | None
+  ) -> CalibrationText:
+    vocabulary, decoder_only = self._text(), self.checkpoint.decoder_only
+    if texts is None:
+      return calibration_text.GeneratedText(vocabulary, decoder_only)
+    if isinstance(texts, CalibrationText):
+      return texts
+    return calibration_text.PlainText(texts, vocabulary, decoder_only)
 
   def _text(self) -> Vocabulary:
     if self.vocabulary is None:
@@ -180,6 +352,7 @@ def load_model(
   config: T5Config | str | None = None,
   vocabulary: str | os.PathLike | None = None,
   temperatures: Temperatures | None = None,
+  training_length: int | None = None,
   batch_size: int = 8,
 ) -> Model:
   """Load a T5 from a folder, from the Hugging Face hub, or the bundled one.
@@ -195,6 +368,8 @@ def load_model(
     vocabulary: a tokenizer's file or folder, for a T5X folder; None for the
       model folder's own.
     temperatures: None for those of the folder's temperatures.json, if any.
+    training_length: tokens of the input in training; None for n_positions of
+      config.json, else that of the preset of this size.
     batch_size: examples that are computed at once.
 
   Returns:
@@ -210,9 +385,9 @@ def load_model(
   if dtype is None:
     dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
   checkpoint = load_checkpoint(path_or_hub_id, revision=revision, config=config)
-  stored = checkpoint.path / 'temperatures.json'
+  stored, record = checkpoint.path / 'temperatures.json', None
   if temperatures is None and stored.exists():
-    temperatures = temperature_lib.load(stored)
+    temperatures, record = temperature_lib.load_calibrated(stored)
   text = load_vocabulary(vocabulary or checkpoint.path)
   if vocabulary and text is None:
     raise ValueError(f'{vocabulary} has no tokenizer.')
@@ -222,7 +397,7 @@ def load_model(
       f'{checkpoint.path}: the tokenizer has {text.vocab_size} pieces, the'
       f' model embeds {size}. They are not of the same model.'
     )
-  return Model(
+  model = Model(
     checkpoint=checkpoint,
     config=dataclasses.replace(
       checkpoint.config,
@@ -231,9 +406,13 @@ def load_model(
       temperatures=temperatures or Temperatures(),
     ),
     vocabulary=text,
-    training_length=_training_length(checkpoint),
+    training_length=training_length or _training_length(checkpoint),
     batch_size=batch_size,
+    calibration=record or None,
   )
+  if record:
+    model.check_calibration(stored, record)
+  return model
 
 
 def _training_length(checkpoint: Checkpoint) -> int | None:

@@ -55,8 +55,25 @@ def make_header(
     temperatures: alignment name -> its temperatures, in JSON types.
     settings: name -> value.
   """
-  devices = jax.devices()
   header = {
+    **describe(model),
+    'tasks': dict(tasks),
+    'lost_characters': dict(lost_characters),
+    'temperatures': dict(temperatures),
+    'settings': dict(settings),
+    'seed': settings['seed'],
+  }
+  return header | {'config_hash': _config_hash(header)}
+
+
+def describe(model: Any) -> dict[str, Any]:
+  """Return versions, device and model: the part of a header of any run.
+
+  Args:
+    model: what load_model returns.
+  """
+  devices = jax.devices()
+  return {
     'package': f't5_align {__version__}',
     'jax': jax.__version__,
     'jaxlib': importlib.metadata.version('jaxlib'),
@@ -72,16 +89,9 @@ def make_header(
     'model': _sizes(model.config),
     'training_length': model.training_length,
     'tokenizer_hash': model.vocabulary.hash,
-    'tasks': dict(tasks),
-    'lost_characters': dict(lost_characters),
-    'temperatures': dict(temperatures),
-    'settings': dict(settings),
-    'seed': settings['seed'],
-    'config_hash': '',
     'git_commit': _git_commit(),
     'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
   }
-  return header | {'config_hash': _config_hash(header)}
 
 
 def _sizes(config: T5Config) -> dict[str, Any]:
