@@ -26,14 +26,14 @@ import gin
 from rich import console as rich_console
 
 from t5_align import (
+  aligning,
   command,
   evaluation,
-  inference,
-  presets,
+  opening,
   prompts,
   results,
 )
-from t5_align import model as model_lib
+from t5_align.alignment.calibration import CalibrationOptions
 from t5_align.checkpoints import CheckpointError
 from t5_align.tasks import generators
 from t5_align.temperature import Temperatures
@@ -59,6 +59,8 @@ _BINDINGS = {
       'truncation',
       'template',
       'data',
+      'training_length',
+      'calibration_data',
       'dtype',
       'revision',
       'attention',
@@ -85,6 +87,9 @@ def evaluate(
   truncation: str = 'error',
   template: str | None = None,
   data: str | None = None,
+  training_length: int | None = None,
+  calibration: CalibrationOptions | None = None,
+  calibration_data: str | Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
   """Evaluate a checkpoint on tasks under alignments; report and return rows.
 
@@ -109,6 +114,10 @@ def evaluate(
     truncation: of prompts over the limit: 'error', 'left', 'right', 'middle'.
     template: name or JSON file of the prompts' wording; None for the task's.
     data: file or folder of published samples; None to generate them.
+    training_length: tokens; None for the model's own.
+    calibration: how 'entropy' and 'maximum_probability' are calibrated.
+    calibration_data: text files to calibrate on; None for generated prompts of
+      another split.
 
   Returns:
     The rows of results.json, those of earlier runs in the folder included.
@@ -131,26 +140,40 @@ def evaluate(
     )
   definitions = select_tasks(tasks)
   command.check_writable(output_dir)
-  model = _load(
+  model = opening.open_model(
     checkpoint_path,
     dtype=dtype,
     attention=attention,
     revision=revision,
     config=config,
     vocabulary=vocabulary,
+    training_length=training_length,
     # Batches are padded: no larger than there are samples to fill them.
     batch_size=min(batch_size, limit or batch_size),
   )
   if alignments is None:
     own = [model.temperatures] * (model.temperatures != Temperatures())
     alignments = [results.BASELINE, *own]
+  prepared = evaluation.prepare(definitions, model, settings)
+  console = rich_console.Console(stderr=True)
+  context = aligning.Context(
+    prepared,
+    settings,
+    calibration or CalibrationOptions(),
+    pathlib.Path(output_dir),
+    lambda split: opening.open_text(model, calibration_data, split, seed),
+    lambda message: console.print(message, highlight=False, markup=False),
+  )
   _, rows = evaluation.evaluate(
     model,
-    definitions,
-    [evaluation.parse_alignment(a, model) for a in _as_list(alignments)],
+    prepared,
+    [
+      aligning.parse_alignment(a, model, context)
+      for a in opening.as_list(alignments)
+    ],
     output_dir,
     settings,
-    rich_console.Console(stderr=True),
+    console,
   )
   # Not before there is something to show: matplotlib takes a second to import.
   from t5_align import report
@@ -166,7 +189,7 @@ def select_tasks(names: str | Sequence[str]) -> list[generators.TaskDefinition]:
     ValueError: an unknown name, with the nearest one; a glob without a match.
   """
   selected: dict[str, generators.TaskDefinition] = {}
-  for name in _as_list(names):
+  for name in opening.as_list(names):
     matches = [name]
     if any(c in name for c in '*?['):
       matches = fnmatch.filter(generators.list_tasks(), name)
@@ -179,32 +202,6 @@ def select_tasks(names: str | Sequence[str]) -> list[generators.TaskDefinition]:
   if not selected:
     raise ValueError('no task was named; `t5-align tasks` lists them.')
   return list(selected.values())
-
-
-def _as_list(value: Any) -> list[Any]:
-  """Return a value, a text with commas, or a sequence of such, as a list."""
-  if isinstance(value, str):
-    return [part.strip() for part in value.split(',') if part.strip()]
-  if isinstance(value, Sequence):
-    return [part for item in value for part in _as_list(item)]
-  return [value]
-
-
-def _load(path: str, **options: Any) -> model_lib.Model:
-  """Load the model; what is wrong with its files is an UnreadableError."""
-  if isinstance(options['config'], str):
-    presets.get_preset(options['config'])  # an unknown name is bad usage
-  inference.use_compilation_cache()
-  try:
-    model = model_lib.load_model(path, **options)
-  except (ValueError, OSError) as error:
-    raise command.UnreadableError(str(error)) from error
-  if model.vocabulary is None:
-    raise command.UnreadableError(
-      f'{path} has no tokenizer, which evaluation needs: name the folder of its'
-      ' spiece.model or tokenizer.json by --vocabulary, or put one there.'
-    )
-  return model
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
@@ -235,8 +232,9 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     '--alignment',
     action='append',
     metavar='ALIGNMENT',
-    help='none, a number that divides the attention logits of the encoder,'
-    " log_n, or a temperatures.json; repeatable, 'none,0.8'",
+    help='none; entropy or maximum_probability, calibrated on the way; log_n,'
+    ' ssmax, yarn, infoscale; oracle; a number that divides the attention'
+    " logits of the encoder; a temperatures.json; repeatable, 'none,entropy'",
   )
   add('--vocabulary', help='tokenizer of a T5X folder: a file or a folder')
   add('--output_dir', help='where results go (default: t5_align_results)')
@@ -259,6 +257,16 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
   )
   add('--template', help='wording of the prompts: a name or a JSON file')
   add('--data', help='published samples: a file or a folder')
+  add(
+    '--training_length',
+    type=int,
+    help="tokens of the model's input in training (default: the model's own)",
+  )
+  add(
+    '--calibration_data',
+    help='text files to calibrate on (default: generated prompts of a split'
+    ' that is not evaluated)',
+  )
   add('--dtype', choices=('float32', 'bfloat16'), help='of activations')
   add('--revision', help='of a hub id: branch, tag or commit')
   add('--attention', help='reference or chunked (default: the best that can)')

@@ -20,8 +20,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import contextlib
 import dataclasses
-import difflib
-import hashlib
 import os
 import pathlib
 import time
@@ -31,78 +29,9 @@ from rich import console as rich_console
 
 from t5_align import progress, provenance, results
 from t5_align import prompts as prompts_lib
-from t5_align import temperature as temperature_lib
+from t5_align.aligning import Alignment
 from t5_align.prompts import Prepared, Prompt, Settings
 from t5_align.tasks.generators import task as task_lib
-from t5_align.temperature import Temperatures
-
-_ALIGNMENTS = (results.BASELINE, 'log_n')
-_LATER_ALIGNMENTS = ('maximum_probability', 'entropy', 'yarn', 'infoscale')
-
-
-@dataclasses.dataclass(frozen=True)
-class Alignment:
-  """Temperatures under the name that results know them by.
-
-  Attributes:
-    name: `none`, `temperature=0.8`, a law, or a file's name with its hash.
-    temperatures: what divides the attention logits.
-  """
-
-  name: str
-  temperatures: Temperatures
-
-
-def parse_alignment(value: Any, model: Any) -> Alignment:
-  """Return the alignment that a flag or a gin value names.
-
-  Args:
-    value: 'none'; a number, which divides the encoder's logits (the decoder's
-      in a model that has no encoder); 'log_n'; a temperatures.json; or a
-      Temperatures.
-    model: what load_model returns.
-
-  Raises:
-    ValueError: anything else, or a temperature that is not positive.
-    NotImplementedError: an alignment that is not there yet.
-  """
-  if isinstance(value, Temperatures):
-    return _named_by_content('temperatures.json', value)
-  text = str(value).strip()
-  site = 'decoder' if model.checkpoint.decoder_only else 'encoder'
-  if text == results.BASELINE:
-    return Alignment(text, Temperatures())
-  if text == 'log_n':
-    if model.training_length is None:
-      raise ValueError(
-        "alignment 'log_n' needs the length that the model was trained at,"
-        ' which is not known for this one.'
-      )
-    law = temperature_lib.Law('log_n', (float(model.training_length),))
-    return Alignment(text, Temperatures(**{site: law}))
-  if text.endswith('.json'):
-    name = pathlib.PurePath(text).name
-    return _named_by_content(name, temperature_lib.load(text))
-  if text in _LATER_ALIGNMENTS:
-    raise NotImplementedError(f'Alignment {text!r} is not there yet.')
-  try:
-    number = float(text)
-  except ValueError:
-    close = difflib.get_close_matches(
-      text, (*_ALIGNMENTS, *_LATER_ALIGNMENTS), 1
-    )
-    raise ValueError(
-      f'Unknown alignment {text!r}.'
-      + (f' Did you mean {close[0]!r}?' if close else '')
-      + ' Wanted none, a number such as 0.8, log_n or a FILE.json.'
-    ) from None
-  return Alignment(f'temperature={number!r}', Temperatures(**{site: number}))
-
-
-def _named_by_content(name: str, temperatures: Temperatures) -> Alignment:
-  content = results.to_json(temperatures.to_json())
-  digest = hashlib.sha256(content.encode()).hexdigest()
-  return Alignment(f'{name}@{digest[:8]}', temperatures)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +51,7 @@ class _Step:
 
 def evaluate(
   model: Any,
-  tasks: Sequence[task_lib.TaskDefinition],
+  tasks: Sequence[task_lib.TaskDefinition | Prepared],
   alignments: Sequence[Alignment],
   output_dir: str | os.PathLike,
   settings: Settings,
@@ -132,7 +61,7 @@ def evaluate(
 
   Args:
     model: a Model.
-    tasks: what to ask.
+    tasks: what to ask; a task that is prepared already is not drawn again.
     alignments: the temperatures to ask under.
     output_dir: gets results.json and samples/; may hold an earlier run of the
       same configuration, which is continued.
@@ -149,11 +78,10 @@ def evaluate(
   """
   output_dir = pathlib.Path(output_dir)
   # Asked for twice, they would write the same samples twice.
-  tasks = list({task.name: task for task in tasks}.values())
+  prepared = prepare(tasks, model, settings)
   alignments = list({a.name: a for a in alignments}.values())
   for alignment in alignments:
     alignment.temperatures.check(model.config)
-  prepared = [prompts_lib.prepare(task, model, settings) for task in tasks]
   header = _make_header(model, prepared, alignments, settings)
   header, rows = _continue_from(output_dir, header)
   # The others are compared with 'none', so it comes first.
@@ -177,6 +105,21 @@ def evaluate(
       header['compiled_shapes'] = compiled or header['compiled_shapes']
       results.write_results(output_dir, header, rows)
   return header, rows
+
+
+def prepare(
+  tasks: Sequence[task_lib.TaskDefinition | Prepared],
+  model: Any,
+  settings: Settings,
+) -> list[Prepared]:
+  """Return the tasks with their prompts, each task once."""
+  prepared = {}
+  for task in tasks:
+    if isinstance(task, Prepared):
+      prepared[task.task.name] = task
+    elif task.name not in prepared:
+      prepared[task.name] = prompts_lib.prepare(task, model, settings)
+  return list(prepared.values())
 
 
 def _make_header(

@@ -166,7 +166,7 @@ TASK = ('--task', 'passkey_160')
     ((*TASK, '--alignment', '0'), 'temperature 0.0 can not divide'),
     ((*TASK, '--alignment', '-1'), 'temperature -1.0 can not divide'),
     ((*TASK, '--alignment', 'nan'), 'temperature nan can not divide'),
-    ((*TASK, '--alignment', 'entropy'), 'not there yet'),
+    ((*TASK, '--alignment', 'entropy'), 'trained at'),
     ((*TASK, '--alignment', 'lost.json'), 'lost.json'),
     ((*TASK, '--max_input_tokens', '50'), 'over the limit max_input_tokens=50'),
     ((*TASK, '--truncation', 'left'), 'set max_input_tokens'),

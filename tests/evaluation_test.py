@@ -6,7 +6,14 @@ import types
 
 import pytest
 
-from t5_align import evaluation, prompts, provenance, results, temperature
+from t5_align import (
+  aligning,
+  evaluation,
+  prompts,
+  provenance,
+  results,
+  temperature,
+)
 from t5_align.prompts import Settings
 from t5_align.tasks.generators import task as task_lib
 from tests.fake_model import fake_model
@@ -23,7 +30,7 @@ def run(
   return evaluation.evaluate(
     model,
     [task_lib.get_task(name) for name in names],
-    [evaluation.parse_alignment(value, model) for value in alignments],
+    [aligning.parse_alignment(value, model) for value in alignments],
     output_dir,
     Settings(**settings),
   )
@@ -308,10 +315,10 @@ def test_published_data_is_read_and_decides_the_samples(tmp_path):
 
 def test_alignments(tmp_path):
   model = fake_model()
-  parse = evaluation.parse_alignment
+  parse = aligning.parse_alignment
   assert parse('none', model).temperatures == temperature.Temperatures()
   sharp = temperature.Temperatures(encoder=0.8)
-  assert parse('0.80', model) == evaluation.Alignment('temperature=0.8', sharp)
+  assert parse('0.80', model) == aligning.Alignment('temperature=0.8', sharp)
   law = parse('log_n', model).temperatures.encoder
   assert law == temperature.Law('log_n', (128.0,))
   path = tmp_path / 'mine.json'
@@ -332,22 +339,22 @@ def test_alignments(tmp_path):
     ('-0.5', 'can not divide'),
     ('nan', 'can not divide'),
     ('inf', 'can not divide'),
-    ('lgo_n', "Did you mean 'log_n'"),
+    ('lgo_n', "did you mean 'log_n'"),
     ('missing.json', 'missing.json'),
   ],
 )
 def test_bad_alignments(value, message):
   with pytest.raises(ValueError, match=message):
-    evaluation.parse_alignment(value, fake_model())
+    aligning.parse_alignment(value, fake_model())
 
 
-def test_later_alignments_say_so():
-  with pytest.raises(NotImplementedError, match="'entropy' is not there yet"):
-    evaluation.parse_alignment('entropy', fake_model())
+def test_strategies_need_a_context():
+  with pytest.raises(ValueError, match="'entropy': a calibration needs"):
+    aligning.parse_alignment('entropy', fake_model())
 
 
 def test_log_n_needs_a_training_length():
   model = fake_model()
   model.training_length = None
   with pytest.raises(ValueError, match='trained at'):
-    evaluation.parse_alignment('log_n', model)
+    aligning.parse_alignment('log_n', model)

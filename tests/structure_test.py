@@ -50,12 +50,14 @@ ORDER = (
   ('t5_align/results.py',),
   ('t5_align/provenance.py',),
   ('t5_align/prompts.py',),
+  ('t5_align/aligning.py',),
   ('t5_align/progress.py',),
   ('t5_align/evaluation.py',),
   ('t5_align/model.py',),
   ('t5_align/report/',),
   ('t5_align/t5x_models.py',),
   ('t5_align/command.py',),
+  ('t5_align/opening.py',),
   (
     't5_align/eval.py',
     't5_align/infer.py',
@@ -64,7 +66,7 @@ ORDER = (
   ),
   ('t5_align/cli.py',),
 )
-RUNNERS = (*ORDER[-3], *ORDER[-2], *ORDER[-1])
+RUNNERS = ('t5_align/command.py', *ORDER[-2], *ORDER[-1])
 # Packages without code: anyone may name them.
 DATA_FOLDERS = ('gin_configs/', 't5_align/bundled/')
 

@@ -1,0 +1,208 @@
+"""From the name of an alignment to the temperatures of one model.
+
+    none, log_n, yarn, …          a rule of `alignment.rules`
+    entropy, maximum_probability  calibrated on the way, on development text
+    0.8                           a constant of the encoder's logits
+    FILE.json                     what a calibration wrote
+
+What is calibrated on the way follows each row's number of keys, from the
+training length to the longest prompt of the run, so it serves all its tasks.
+It is kept in the run's folder: a run that is continued does not calibrate anew.
+
+Synopsis:
+
+    context = Context(prepared, settings, options, folder, text)
+    parse_alignment('entropy', model, context).temperatures
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import hashlib
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from t5_align import prompts, results
+from t5_align import temperature as temperature_lib
+from t5_align.alignment import oracle, rules
+from t5_align.alignment.calibration import CalibrationOptions
+from t5_align.calibration_text import CalibrationText
+from t5_align.nearest import nearest
+from t5_align.prompts import Prepared, Settings
+from t5_align.temperature import Temperatures
+
+_ORACLE_SAMPLES = 16  # of each task
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+  """Temperatures under the name that results know them by.
+
+  Attributes:
+    name: `none`, `temperature=0.8`, a rule, or a file's name with its hash.
+    temperatures: what divides the attention logits.
+  """
+
+  name: str
+  temperatures: Temperatures
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """What an alignment that measures the model needs.
+
+  Attributes:
+    prepared: the tasks of the run.
+    settings: of their prompts.
+    options: of calibrations; strategy and method are those of the alignment.
+    folder: where calibrations are kept.
+    text: opens the text to calibrate on, of a split that isn't evaluated.
+    announce: is told what takes a while.
+  """
+
+  prepared: Sequence[Prepared]
+  settings: Settings
+  options: CalibrationOptions
+  folder: pathlib.Path
+  text: Callable[[str], CalibrationText]
+  announce: Callable[[str], None] = lambda message: None
+
+  @property
+  def longest(self) -> int:
+    """Tokens of the longest prompt."""
+    return max(
+      len(prompt.tokens) for group in self.prepared for prompt in group.prompts
+    )
+
+  @property
+  def split(self) -> str:
+    """A split that isn't evaluated."""
+    return 'train' if self.settings.split == 'dev' else 'dev'
+
+
+def parse_alignment(
+  value: Any, model: Any, context: Context | None = None
+) -> Alignment:
+  """Return the alignment that a flag or a gin value names.
+
+  Args:
+    value: the name of a rule; a number, which divides the encoder's logits (the
+      decoder's in a model that has no encoder); a temperatures.json; or a
+      Temperatures.
+    model: what load_model returns.
+    context: for alignments that measure the model.
+
+  Raises:
+    ValueError: anything else, a temperature that is not positive, a file of
+      another model, or a rule that needs what isn't known.
+  """
+  if isinstance(value, Temperatures):
+    return _named_by_content('temperatures.json', value)
+  text = str(value).strip()
+  site = 'decoder' if model.checkpoint.decoder_only else 'encoder'
+  if text.endswith('.json'):
+    return _named_by_content(
+      pathlib.PurePath(text).name, load_temperatures(text, model)
+    )
+  if text in rules.RULES:
+    setting = rules.Setting(model.config, model.training_length, (site,))
+    if context is not None:
+      setting = dataclasses.replace(
+        setting,
+        calibrate=lambda **options: _calibrate(text, model, context, options),
+        search=lambda: _search(model, context, site),
+      )
+    try:
+      return Alignment(text, rules.RULES[text].temperatures(setting))
+    except rules.SettingError as error:
+      raise ValueError(f'alignment {text!r}: {error}') from error
+  try:
+    number = float(text)
+  except ValueError:
+    raise ValueError(
+      f'Unknown alignment {text!r}; {nearest(text, rules.RULES)} A number such'
+      ' as 0.8 or a FILE.json will do, too.'
+    ) from None
+  return Alignment(f'temperature={number!r}', Temperatures(**{site: number}))
+
+
+def load_temperatures(path: str, model: Any) -> Temperatures:
+  """Read temperatures of this model; TemperatureError for another's."""
+  temperatures, calibration = temperature_lib.load_calibrated(path)
+  model.check_calibration(path, calibration)
+  temperatures.check(model.config)
+  return temperatures
+
+
+def target_lengths(training_length: int, longest: int) -> list[int]:
+  """Return 2, 4, 8, … times the training length, up to the longest prompt."""
+  lengths, length = [], 2 * training_length
+  while length < longest:
+    lengths.append(length)
+    length *= 2
+  return [*lengths, longest] if longest > training_length else []
+
+
+def _calibrate(name, model, context, options) -> Temperatures:
+  """Calibrate for every length of a run, or read what did so before."""
+  lengths = target_lengths(model.training_length, context.longest)
+  if not lengths:
+    return Temperatures()  # nothing is longer than the training length
+  chosen = dataclasses.replace(context.options, form='by_length', **options)
+  text = context.text(context.split)
+  path = context.folder / 'alignments' / f'{name}.json'
+  asked = {
+    'asked_options': results.to_json(dataclasses.asdict(chosen)),
+    'asked_lengths': lengths,
+    'asked_data': text.hash,
+    'asked_training_length': model.training_length,
+  }
+  if path.exists():
+    temperatures, record = temperature_lib.load_calibrated(path)
+    model.check_calibration(path, record)
+    if all(record.get(key) == value for key, value in asked.items()):
+      return temperatures
+  shown = ', '.join(f'{length:,}' for length in lengths)
+  context.announce(f'calibrating {name!r} at {shown} tokens on {text.source}')
+  calibration = model.calibrate(text, lengths, chosen)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  record = model.calibration_record(calibration, text)
+  temperature_lib.save(path, calibration.temperatures, **record, **asked)
+  return calibration.temperatures
+
+
+def _search(model, context, site) -> Temperatures:
+  """Find the constant with the likeliest answers on development samples."""
+  settings = dataclasses.replace(
+    context.settings,
+    split=context.split,
+    limit=_ORACLE_SAMPLES,
+    data=None,
+  )
+  samples = [
+    prompt
+    for group in context.prepared
+    for prompt in prompts.prepare(group.task, model, settings).prompts
+  ]
+  context.announce(f'searching on {len(samples)} development samples')
+  inputs = [prompt.tokens for prompt in samples]
+  vocabulary = model.vocabulary
+  targets = [
+    [*vocabulary.encode(prompt.sample.target), vocabulary.eos_id]
+    for prompt in samples
+  ]
+
+  def mean_log_likelihood(temperatures: Temperatures) -> float:
+    scored = model.inference.score(inputs, targets, temperatures)
+    return float(np.mean([s.log_likelihood for s in scored]))
+
+  return oracle.search(mean_log_likelihood, site)[0]
+
+
+def _named_by_content(name: str, temperatures: Temperatures) -> Alignment:
+  content = results.to_json(temperatures.to_json())
+  digest = hashlib.sha256(content.encode()).hexdigest()
+  return Alignment(f'{name}@{digest[:8]}', temperatures)
