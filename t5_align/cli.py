@@ -22,12 +22,12 @@ from t5_align import command
 # Command -> what `t5-align --help` says of it.
 COMMANDS = {
   'eval': 'evaluate a model on long inputs; without flags, the bundled one',
+  'calibrate': 'measure attention, choose temperatures',
   'report': 'show the results of an evaluation: table, plot, page',
   'tasks': 'list the tasks',
   'train': 'train a model',
 }
 LATER_COMMANDS = {
-  'calibrate': 'measure attention and choose temperatures',
   'infer': 'generate from a file of prompts',
   'convert': 'convert checkpoints',
   'benchmark': 'time attention',

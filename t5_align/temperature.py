@@ -21,7 +21,7 @@ Synopsis:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import itertools
 import json
@@ -196,6 +196,31 @@ def resolve(
   if isinstance(value, tuple):
     return jnp.asarray(value, jnp.float32)
   return value
+
+
+def mean_over_heads(
+  value: Any, num_keys: Float[np.ndarray, 'n'] | Sequence[float]
+) -> Float[np.ndarray, 'n']:
+  """Return a site's mean τ over layers and heads, for rows of so many keys.
+
+  Args:
+    value: a site of Temperatures.
+    num_keys: of a row.
+  """
+  keys = np.asarray(num_keys, np.float32)
+  if not isinstance(value, Law):
+    return np.full(keys.shape, np.mean(np.asarray(value, np.float64)))
+  coefficients = [np.asarray(c, np.float32) for c in value.coefficients]
+  shape = np.broadcast_shapes(
+    *((c[:, None] if c.ndim == 1 else c).shape for c in coefficients)
+  )
+  # number, [L] or [L, N] -> [heads, 1]
+  columns = (
+    np.broadcast_to(c[:, None] if c.ndim == 1 else c, shape).reshape(-1, 1)
+    for c in coefficients
+  )
+  tau = LAWS[value.name].function(keys[None], *columns)
+  return np.asarray(tau).mean(0)
 
 
 def save(

@@ -38,7 +38,7 @@ def test_help_of_a_command(capfd, name):
   'argv, message',
   [
     (['evla'], "unknown command 'evla'; did you mean 'eval'?"),
-    (['calibrate', '--x'], 'calibrate is not there yet'),
+    (['infer', '--x'], 'infer is not there yet'),
     (['tasks', '--x'], '--x'),
     (['report'], 'output_dir'),
     (['report', 'nowhere'], 'nowhere has no results.json'),
