@@ -121,6 +121,53 @@ class AttentionMask:
       visible = visible & (query == key) & (key != 0)
     return visible[:, None]
 
+  def extent(
+    self,
+    query_positions: Int[Array, 't'] | Int[Array, 'B t'],
+    key_positions: Int[Array, 's'],
+    query_rows: Int[Array, 't'] | None = None,
+  ) -> tuple[Bool[Array, 'b'], Bool[Array, 'b']]:
+    """Tell whether rows see all of some keys, or none, without drawing them.
+
+    Args:
+      query_positions: as in `block`; ascending.
+      key_positions: as in `block`; ascending.
+      query_rows: as in `block`.
+
+    Returns:
+      Whether every row sees every key, and whether no row sees any, [B or 1].
+      Both are False where some do, and may be where the mask is too intricate
+      to tell.
+    """
+    if query_positions.ndim == 1:
+      query_positions = query_positions[None]
+    rows = query_positions if query_rows is None else query_rows[None]
+    every = jnp.ones(1, bool)
+    none = jnp.zeros(1, bool)
+    if self.causal:
+      every = key_positions[-1] <= query_positions[:, 0]
+      none = key_positions[0] > query_positions[:, -1]
+      if self.prefix is not None:
+        queries = _take(self.prefix, query_positions)
+        keys = _take(self.prefix, key_positions[None])
+        every |= jnp.all(queries, 1) & jnp.all(keys, 1)
+        none &= ~(jnp.any(queries, 1) & jnp.any(keys, 1))
+    if self.query_lengths is not None:
+      every &= rows[:, -1] < self.query_lengths
+      none |= rows[:, 0] >= self.query_lengths
+    if self.key_lengths is not None:
+      every &= key_positions[-1] < self.key_lengths
+      none |= key_positions[0] >= self.key_lengths
+    if self.query_segment_ids is not None and self.key_segment_ids is not None:
+      queries = _take(self.query_segment_ids, rows)
+      keys = _take(self.key_segment_ids, key_positions[None])
+      lowest, highest = jnp.min(keys, 1), jnp.max(keys, 1)
+      one = (jnp.min(queries, 1) == lowest) & (jnp.max(queries, 1) == highest)
+      every &= one & (lowest == highest) & (lowest != 0)
+      none |= (highest == 0) | (jnp.max(queries, 1) < lowest)
+      none |= jnp.min(queries, 1) > highest
+    return every, none
+
   def key_counts(
     self,
     query_positions: Int[Array, 'T'] | Int[Array, 'B T'],

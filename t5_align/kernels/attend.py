@@ -83,7 +83,7 @@ def attend(
     NotImplementedError: the named implementation can't do this; says why.
   """
   _check_shapes(query, key, value, bias_table)
-  per_row = _per_row(temperature, query.shape)
+  per_row = per_row_temperature(temperature, query.shape)
   arguments: dict[str, Any] = dict(
     bias_table=bias_table,
     bidirectional=bidirectional,
@@ -122,8 +122,10 @@ def _best(query, key):
   return 'reference' if small else 'chunked'
 
 
-def _per_row(temperature, query_shape):
-  """Bring τ to [B or 1, N or 1, T or 1, 1]."""
+def per_row_temperature(
+  temperature: Float[Array, '...'] | float, query_shape: tuple[int, ...]
+) -> Float[Array, 'b n t 1']:
+  """Bring τ to [B or 1, N or 1, T or 1, 1]; ValueError where it can't be."""
   B, T, N, _ = query_shape
   temperature = jnp.asarray(temperature, jnp.float32)
   shape = temperature.shape

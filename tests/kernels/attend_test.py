@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from t5_align import position_bias
-from t5_align.kernels import attend, chunked
+from t5_align.kernels import attend, blocks
 from t5_align.mask import AttentionMask
 
 B, T, S, N, H = 2, 150, 170, 3, 8
@@ -46,7 +46,7 @@ CASES = {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
   """Several blocks, none of which divides a length."""
-  monkeypatch.setattr(chunked, 'block_lengths', lambda num_rows: (32, 48))
+  monkeypatch.setattr(blocks, 'block_lengths', lambda num_rows: (32, 48))
 
 
 def arrays(dtype='float32'):
@@ -242,7 +242,7 @@ def test_blocks_of_an_accelerator_hold_as_many_logits(
 ):
   monkeypatch.undo()
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  assert chunked.block_lengths(num_rows) == (queries, 2 * queries)
+  assert blocks.block_lengths(num_rows) == (queries, 2 * queries)
 
 
 def test_unknown_and_missing_implementations():
