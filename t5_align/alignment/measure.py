@@ -70,10 +70,6 @@ class AttentionMeter:
     self.num_passes = 0
     self._network = network
     self._params = params
-    self._measure = jax.jit(
-      functools.partial(_measure, network, self.sites),
-      static_argnames=('num_sampled_rows', 'groups'),
-    )
 
   def measure(
     self,
@@ -114,7 +110,9 @@ class AttentionMeter:
     parts = []
     for start in range(0, len(inputs), size):
       rows = range(start, min(start + size, len(inputs)))
-      measured = self._measure(
+      measured = _measure(
+        self._network,
+        self.sites,
         self._params,
         *self._batch(inputs, targets, rows, size),
         traced,
@@ -168,6 +166,10 @@ def _pad(rows: Sequence[Sequence[int]], size: int) -> np.ndarray:
   return padded
 
 
+# Compiled once for all meters of a network.
+@functools.partial(
+  jax.jit, static_argnames=('network', 'sites', 'num_sampled_rows', 'groups')
+)
 def _measure(
   network,
   sites,
