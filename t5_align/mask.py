@@ -44,6 +44,7 @@ class AttentionMask:
     prefix: keys and queries of a prefix, [B, S], that see each other in both
       directions although the mask is causal (a prefix language model).
     causal: a query sees only keys at its own position and before.
+    packed: whether there may be more segments than one and padding.
   """
 
   query_lengths: Int[Array, 'B'] | None = None
@@ -52,6 +53,7 @@ class AttentionMask:
   key_segment_ids: Int[Array, 'B S'] | None = None
   prefix: Bool[Array, 'B S'] | None = None
   causal: bool = dataclasses.field(default=False, metadata={'static': True})
+  packed: bool = dataclasses.field(default=True, metadata={'static': True})
 
   @classmethod
   def from_tokens(
@@ -70,6 +72,7 @@ class AttentionMask:
       key_segment_ids=_segments(key_tokens, key_segment_ids),
       prefix=prefix,
       causal=causal,
+      packed=query_segment_ids is not None or key_segment_ids is not None,
     )
 
   def __post_init__(self):
@@ -121,52 +124,20 @@ class AttentionMask:
       visible = visible & (query == key) & (key != 0)
     return visible[:, None]
 
-  def extent(
-    self,
-    query_positions: Int[Array, 't'] | Int[Array, 'B t'],
-    key_positions: Int[Array, 's'],
-    query_rows: Int[Array, 't'] | None = None,
-  ) -> tuple[Bool[Array, 'b'], Bool[Array, 'b']]:
-    """Tell whether rows see all of some keys, or none, without drawing them.
+  @property
+  def rows_alike(self) -> bool:
+    """Whether all rows see the same keys, but for padding and causal order."""
+    one_segment = self.query_segment_ids is None or not self.packed
+    return one_segment and self.prefix is None
 
-    Args:
-      query_positions: as in `block`; ascending.
-      key_positions: as in `block`; ascending.
-      query_rows: as in `block`.
-
-    Returns:
-      Whether every row sees every key, and whether no row sees any, [B or 1].
-      Both are False where some do, and may be where the mask is too intricate
-      to tell.
-    """
-    if query_positions.ndim == 1:
-      query_positions = query_positions[None]
-    rows = query_positions if query_rows is None else query_rows[None]
-    every = jnp.ones(1, bool)
-    none = jnp.zeros(1, bool)
-    if self.causal:
-      every = key_positions[-1] <= query_positions[:, 0]
-      none = key_positions[0] > query_positions[:, -1]
-      if self.prefix is not None:
-        queries = _take(self.prefix, query_positions)
-        keys = _take(self.prefix, key_positions[None])
-        every |= jnp.all(queries, 1) & jnp.all(keys, 1)
-        none &= ~(jnp.any(queries, 1) & jnp.any(keys, 1))
-    if self.query_lengths is not None:
-      every &= rows[:, -1] < self.query_lengths
-      none |= rows[:, 0] >= self.query_lengths
+  def real_keys(self, key_positions: Int[Array, 's']) -> Bool[Array, 'b s']:
+    """Tell which keys are not padding, [B or 1, s]."""
+    real = jnp.ones((1, key_positions.shape[0]), bool)
     if self.key_lengths is not None:
-      every &= key_positions[-1] < self.key_lengths
-      none |= key_positions[0] >= self.key_lengths
-    if self.query_segment_ids is not None and self.key_segment_ids is not None:
-      queries = _take(self.query_segment_ids, rows)
-      keys = _take(self.key_segment_ids, key_positions[None])
-      lowest, highest = jnp.min(keys, 1), jnp.max(keys, 1)
-      one = (jnp.min(queries, 1) == lowest) & (jnp.max(queries, 1) == highest)
-      every &= one & (lowest == highest) & (lowest != 0)
-      none |= (highest == 0) | (jnp.max(queries, 1) < lowest)
-      none |= jnp.min(queries, 1) > highest
-    return every, none
+      real = real & (key_positions[None] < self.key_lengths[:, None])
+    if self.key_segment_ids is not None:
+      real = real & (_take(self.key_segment_ids, key_positions[None]) != 0)
+    return real
 
   def key_counts(
     self,

@@ -20,7 +20,7 @@ import functools
 import math
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 import numpy as np
 
 
@@ -161,34 +161,6 @@ def toeplitz_block(
   start = num_queries - 1
   rows = repeated[..., start : start + num_queries * (period - 1)]
   return rows.reshape(*shape, num_queries, period - 1)[..., :num_keys]
-
-
-def far_sides(
-  band: Float[Array, 'N W'],
-  query_start: Int[Array, ''] | Int[Array, 'B'] | int,
-  key_start: Int[Array, ''] | int,
-  num_queries: int,
-  num_keys: int,
-) -> Bool[Array, '2 b']:
-  """Tell whether a block is so far from the diagonal that it has one bias.
-
-  Args:
-    band: from `bias_band`.
-    query_start: as in `toeplitz_block`, and so are the others.
-    key_start: position of the first key.
-    num_queries: t.
-    num_keys: s.
-
-  Returns:
-    Whether all keys are so far before all queries that the bias is the band's
-    first value, and whether they are so far after them that it is its last; of
-    each sequence, if they differ.
-  """
-  max_distance = (band.shape[1] - 1) // 2
-  query_start = jnp.atleast_1d(query_start)
-  before = query_start - (key_start + num_keys - 1)
-  after = key_start - (query_start + num_queries - 1)
-  return jnp.stack([before, after]) >= max_distance
 
 
 def _index(band, offset):

@@ -99,3 +99,22 @@ def test_key_counts_are_sums_over_the_mask(causal, num_rows):
 def test_segments_for_one_side_only():
   with pytest.raises(ValueError, match='queries and keys alike'):
     AttentionMask(key_segment_ids=jnp.ones((1, 3), jnp.int32))
+
+
+def test_real_keys_are_those_that_are_no_padding():
+  tokens = jnp.array([[5, 0, 5, 5], [5, 5, 0, 0]])
+  mask = AttentionMask.from_tokens(tokens, tokens, causal=True)
+  real = mask.real_keys(jnp.arange(5))
+  assert real.tolist() == [[1, 0, 1, 1, 0], [1, 1, 0, 0, 0]]
+  lengths = AttentionMask(key_lengths=jnp.array([2]))
+  assert lengths.real_keys(jnp.arange(3)).tolist() == [[1, 1, 0]]
+
+
+def test_rows_are_alike_but_where_packed_or_with_a_prefix():
+  tokens = jnp.array([[5, 5, 5, 0]])
+  segments = jnp.array([[1, 1, 2, 0]])
+  assert AttentionMask(causal=True).rows_alike
+  assert AttentionMask.from_tokens(tokens, tokens).rows_alike
+  packed = AttentionMask.from_tokens(tokens, tokens, segments, segments)
+  assert not packed.rows_alike
+  assert not AttentionMask(prefix=tokens > 0, causal=True).rows_alike

@@ -1,9 +1,9 @@
 """An attention's logits, a block of queries and of keys at a time.
 
 Queries are mapped over in blocks and keys are scanned over in blocks, so that
-what is computed from the logits needs memory linear in length: the caller
-says what a row carries from one block of keys to the next. The bias of a block
-is cut from the [N, W] band and its mask drawn from structure, inside the scan,
+what is computed from the logits needs memory linear in length: the caller says
+what a row carries from one block of keys to the next. The bias of a block is
+cut from the [N, W] band and its mask drawn from structure, inside the scan,
 and blocks that a causal mask hides from every row are left out.
 
 Synopsis:
@@ -13,15 +13,15 @@ Synopsis:
 
     sums = scan_blocks(
         query, key, band=band, mask=AttentionMask(), temperature=temperature,
-        query_offset=0, empty=lambda shape: jnp.zeros(shape[:-1]), see=see,
-        finish=lambda row, query, temperature: row)               # [B, N, T]
+        query_offset=0, empty=lambda shape: jnp.zeros(shape[:-1]), see=see)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
@@ -40,14 +40,16 @@ _LOGITS_PER_BLOCK = 1 << 27
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """Queries by keys; logits and mask are computed where they are asked for.
+  """Queries by keys; logits and mask are made where they are asked for.
 
   Attributes:
     query: the block's queries.
-    scores: q·k.
+    key: its keys.
+    per_key: its part of what the caller gave for each key.
+    per_block: what the caller made of its keys.
+    near: whether it may hold more than one bias, or keys that some rows see
+      and some don't; False where all rows see all its keys but padding.
     temperature: τ of the rows.
-    per_key: this block's part of what the caller gave for each key.
-    per_block: this block's part of what the caller gave for each block of keys.
     band: bias of each offset; None for none.
     mask: which keys each row sees.
     first_row: index of the first query in the query array.
@@ -57,10 +59,11 @@ class Block:
   """
 
   query: Float[Array, 'B N t H']
-  scores: Float[Array, 'B N t s']
-  temperature: Float[Array, 'b n u 1']
+  key: Float[Array, 'B N s H']
   per_key: Any
   per_block: Any
+  near: bool
+  temperature: Float[Array, 'b n u 1']
   band: Float[Array, 'N W'] | None
   mask: AttentionMask
   first_row: Int[Array, '']
@@ -70,40 +73,44 @@ class Block:
 
   def logits(self) -> Float[Array, 'B N t s']:
     """Return (q·k + bias) / τ, also of keys that a row doesn't see."""
-    logits = self.scores
+    logits = jnp.einsum(
+      'BNTH,BNSH->BNTS',
+      self.query,
+      self.key,
+      preferred_element_type=jnp.float32,
+    )
     if self.band is not None:
       logits += position_bias.toeplitz_block(
-        self.band,
-        self.query_start,
-        self.key_start,
-        *logits.shape[2:],
+        self.band, self.query_start, self.key_start, *logits.shape[2:]
       )
     return logits / self.temperature
 
   def visible(self) -> Bool[Array, 'b 1 t s']:
     """Draw which keys each row sees."""
-    keys = self.key_start + jnp.arange(self.scores.shape[3])
-    visible = self.mask.block(*self._indices())
+    rows = jnp.arange(self.query.shape[2])
+    keys = self.key_start + jnp.arange(self.key.shape[2])
+    visible = self.mask.block(
+      row_positions(self.query_start, rows.shape[0]),
+      keys,
+      query_rows=self.first_row + rows,
+    )
     return visible & (keys < self.num_keys)[None, None, None]
 
-  def extent(self) -> tuple[Bool[Array, 'b'], Bool[Array, 'b']]:
-    """Whether rows see all of the keys, or none; as `AttentionMask.extent`."""
-    every, none = self.mask.extent(*self._indices())
-    end = self.key_start + self.scores.shape[3]
-    return every & (end <= self.num_keys), none
 
-  def far_sides(self) -> Bool[Array, '2 b']:
-    """Tell whether all keys are far before, or far after, all queries."""
-    if self.band is None:
-      return jnp.array([[True], [False]])
-    return position_bias.far_sides(
-      self.band, self.query_start, self.key_start, *self.scores.shape[2:]
-    )
+class Rows(NamedTuple):
+  """What is known of a block of queries that has seen all keys.
 
-  def _indices(self):
-    return _indices(
-      self.query_start, self.key_start, self.first_row, *self.scores.shape[2:]
-    )
+  Attributes:
+    query: the queries.
+    temperature: their τ.
+    far: which blocks of keys were not near, before the queries and after them.
+    per_block: what the caller made of each block of keys, [blocks, …].
+  """
+
+  query: Float[Array, 'B N t H']
+  temperature: Float[Array, 'b n u 1']
+  far: Bool[Array, '2 blocks']
+  per_block: Any
 
 
 def scan_blocks(
@@ -116,8 +123,8 @@ def scan_blocks(
   query_offset: Int[Array, ''] | Int[Array, 'B'] | int,
   empty: Callable[[tuple[int, ...]], Any],
   see: Callable[[Any, Block], Any],
-  finish: Callable[[Any, Array, Array], Any],
-  per_block: Callable[[Float[Array, 'B N s H']], Any] = lambda key: (),
+  finish: Callable[[Any, Rows], Any] = lambda row, rows: row,
+  per_block: Callable[[Array, Array], Any] | None = None,
 ) -> Any:
   """Let each row see the keys, a block at a time.
 
@@ -131,11 +138,11 @@ def scan_blocks(
     query_offset: position of the first row among the keys.
     empty: from the shape [B, N, t, H] of a block of queries, what they carry
       before they have seen a key.
-    see: from what rows carry and a block of keys, what they carry on.
-    finish: from what rows carry in the end, and their queries and τ, what is
-      returned of them.
-    per_block: from a block of keys, what `see` wants to know of it and what
-      doesn't depend on the queries.
+    see: from what rows carry and a block, what they carry on.
+    finish: from what rows carry in the end, what is returned of them.
+    per_block: from a block of keys [B, N, s, H] and which of them are not
+      padding [B or 1, s], what `see` and `finish` want to know of it. With it
+      the near blocks come first.
 
   Returns:
     What `finish` returns, its arrays [B, N, t, …] joined to [B, N, T, …].
@@ -149,59 +156,74 @@ def scan_blocks(
   keys, *per_key_blocks = (
     _split(x.swapaxes(1, 2), num_k, block_k) for x in (key, *per_key)
   )
-  of_keys = (jnp.arange(num_k), keys, per_key_blocks, lax.map(per_block, keys))
   if temperature.shape[2] > 1:
     temperatures = _split(temperature, num_q, block_q, fill=1.0)
   else:
     temperatures = jnp.broadcast_to(temperature, (num_q, *temperature.shape))
+  num_near, of_blocks = num_k, ()
+  if per_block is not None:
+    num_near = _near_blocks(block_q, block_k, num_k, band, mask, query_offset)
+    positions = jnp.arange(num_k * block_k)
+    real = mask.real_keys(positions) & (positions < S)[None]
+    # [B, S] -> [blocks, B, s]
+    real = real.reshape(-1, num_k, block_k).swapaxes(0, 1)
+    of_blocks = lax.map(lambda x: per_block(*x), (keys, real))
+  of_keys = (keys, per_key_blocks, of_blocks)
 
   def see_rows(of_rows):
     i, query_block, temperature = of_rows
+    first_row = i * block_q
+    query_start = first_row + query_offset
+    first_near = 0
+    if num_near < num_k:
+      reach = _reach(band, mask)
+      first_near = jnp.clip(
+        (query_start - reach + 1) // block_k, 0, num_k - num_near
+      )
 
-    @jax.checkpoint
-    def see_keys(row, of_keys):
-      j, key_block, per_key, per_block = of_keys
-      first_row, key_start = i * block_q, j * block_k
-      query_start = first_row + query_offset
-
-      def see_block(row):
-        scores = jnp.einsum(
-          'BNTH,BNSH->BNTS',
-          query_block,
-          key_block,
-          preferred_element_type=jnp.float32,
-        )
-        block = Block(
-          query=query_block,
-          scores=scores,
-          temperature=temperature,
-          per_key=per_key,
-          per_block=per_block,
-          band=band,
-          mask=mask,
-          first_row=first_row,
-          query_start=query_start,
-          key_start=key_start,
-          num_keys=S,
-        )
-        return see(row, block)
-
+    def see_keys(near, row, j):
+      of_key, of_value, of_block = jax.tree.map(lambda x: x[j], of_keys)
+      block = Block(
+        query=query_block,
+        key=of_key,
+        per_key=of_value,
+        per_block=of_block,
+        near=near,
+        temperature=temperature,
+        band=band,
+        mask=mask,
+        first_row=first_row,
+        query_start=query_start,
+        key_start=j * block_k,
+        num_keys=S,
+      )
       # Nearly half of a causal mask's blocks show nothing to any row.
       if mask.causal:
-        _, none = mask.extent(
-          *_indices(query_start, key_start, first_row, block_q, block_k)
+        return lax.cond(
+          jnp.any(block.visible()),
+          lambda row: see(row, block),
+          lambda row: row,
+          row,
         )
-        return lax.cond(jnp.all(none), lambda row: row, see_block, row)
-      return see_block(row)
+      return see(row, block)
 
-    row, _ = lax.scan(
-      lambda row, x: (see_keys(row, x), None), empty(query_block.shape), of_keys
+    def see_all(row, near, indices):
+      see_one = jax.checkpoint(functools.partial(see_keys, near))
+      return lax.scan(lambda row, j: (see_one(row, j), None), row, indices)[0]
+
+    row = see_all(
+      empty(query_block.shape), True, first_near + jnp.arange(num_near)
     )
-    return finish(row, query_block, temperature)
+    others = jnp.arange(num_k - num_near)
+    others += jnp.where(others < first_near, 0, num_near)
+    if num_near < num_k:
+      row = see_all(row, False, others)
+    blocks = jnp.arange(num_k)
+    far = jnp.stack([blocks < first_near, blocks >= first_near + num_near])
+    return finish(row, Rows(query_block, temperature, far, of_blocks))
 
-  seen = lax.map(
-    jax.checkpoint(see_rows), (jnp.arange(num_q), query_blocks, temperatures)
-  )
+  of_rows = (jnp.arange(num_q), query_blocks, temperatures)
+  seen = lax.map(jax.checkpoint(see_rows), of_rows)
   return jax.tree.map(lambda x: _join(x, T), seen)
 
 
@@ -224,13 +246,18 @@ def block_lengths(num_rows: int) -> tuple[int, int]:
   return queries, 2 * queries
 
 
-def _indices(query_start, key_start, first_row, block_q, block_k):
-  """Positions of queries and keys, and rows, as AttentionMask wants them."""
-  return (
-    row_positions(query_start, block_q),
-    key_start + jnp.arange(block_k),
-    first_row + jnp.arange(block_q),
-  )
+def _near_blocks(block_q, block_k, num_k, band, mask, query_offset):
+  """How many blocks of keys in a row hold all that is near to some queries."""
+  if not mask.rows_alike or jnp.ndim(query_offset) > 0:
+    return num_k
+  reach = _reach(band, mask)
+  window = block_q + 2 * (reach - 1)
+  return min(num_k, (window - 2) // block_k + 2) if reach else 0
+
+
+def _reach(band, mask):
+  """Distance from which on all keys are alike to a query."""
+  return (band.shape[1] - 1) // 2 if band is not None else int(mask.causal)
 
 
 def _blocks(length, target):

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from t5_align import position_bias
-from t5_align.kernels import moments as moments_lib
+from t5_align.kernels import moments
 from t5_align.kernels.blocks import MASKED, scan_blocks
 from t5_align.kernels.statistics import SoftmaxStatistics
 from t5_align.mask import AttentionMask
@@ -37,7 +37,7 @@ class _Row(NamedTuple):
   denominator: Array
   weighted_value: Array  # Σ exp(z - maximum) v
   weighted_logit: Array  # Σ exp(z - maximum) z
-  moments: moments_lib.Moments
+  moments: moments.RowMoments
 
 
 def attend_chunked(
@@ -71,8 +71,12 @@ def attend_chunked(
     query_offset=query_offset,
     empty=_empty_row,
     see=functools.partial(_see, with_moments=with_moments),
-    finish=functools.partial(_finish, far_bias=far_bias),
-    per_block=moments_lib.key_moments if with_moments else lambda key: (),
+    finish=functools.partial(
+      _finish,
+      far_bias=far_bias if with_moments else None,
+      causal=mask.causal,
+    ),
+    per_block=moments.key_moments if with_moments else None,
   )
   return out.swapaxes(1, 2), statistics
 
@@ -104,7 +108,9 @@ def _see(row, block, with_moments):
   row = row._replace(
     weighted_logit=row.weighted_logit * rescale + weighted_logit
   )
-  return row._replace(moments=moments_lib.see_block(row.moments, block))
+  if block.near:
+    row = row._replace(moments=moments.see_near(row.moments, block))
+  return row
 
 
 def _empty_row(shape):
@@ -114,23 +120,25 @@ def _empty_row(shape):
     denominator=zeros,
     weighted_value=jnp.zeros(shape, jnp.float32),
     weighted_logit=zeros,
-    moments=moments_lib.empty_moments(shape),
+    moments=moments.empty_rows(shape),
   )
 
 
-def _finish(row, query, temperature, far_bias):
+def _finish(row, rows, far_bias, causal):
   """Divide by the denominator; a row that saw no key gives zeros."""
-  denominator = jnp.where(row.denominator == 0, 1.0, row.denominator)
+  seen = row.denominator > 0
+  denominator = jnp.where(seen, row.denominator, 1.0)
   out = row.weighted_value / denominator[..., None]
-  count, mean, deviation = moments_lib.row_moments(
-    row.moments, query, temperature, far_bias
-  )
+  logits = row.moments
+  if far_bias is not None:
+    logits = moments.add_far(row.moments, rows, far_bias, causal)
+  # Rounding may leave a little less than no variance.
+  variance = jnp.maximum(logits.deviation, 0.0) / jnp.maximum(logits.count, 1.0)
   statistics = SoftmaxStatistics(
-    maximum=jnp.where(row.maximum > MASKED, row.maximum, 0.0),
+    maximum=jnp.where(seen, row.maximum, 0.0),
     denominator=row.denominator,
     expected_logit=row.weighted_logit / denominator,
-    logit_mean=mean,
-    # Rounding may leave a little less than nothing.
-    logit_variance=jnp.maximum(deviation, 0.0) / jnp.maximum(count, 1.0),
+    logit_mean=jnp.where(seen, logits.mean, 0.0),
+    logit_variance=jnp.where(seen, variance, 0.0),
   )
-  return out.astype(query.dtype), statistics
+  return out.astype(rows.query.dtype), statistics

@@ -111,8 +111,8 @@ def sweep_statistics(
       row.weighted_logit * rescale + weighted_logit,
     )
 
-  def finish(row, query, temperature):
-    del query, temperature
+  def finish(row, rows):
+    del rows
     safe = jnp.where(row.denominator > 0, row.denominator, 1.0)
     below = row.maximum[..., None] - row.weighted_logit / safe
     return Sweep(

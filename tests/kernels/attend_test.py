@@ -12,11 +12,25 @@ from t5_align.mask import AttentionMask
 
 B, T, S, N, H = 2, 150, 170, 3, 8
 SEGMENTS = np.repeat([[1, 1, 2, 2, 0], [1, 2, 2, 3, 3]], 34, axis=1)
+# Padding at the end, in the middle, and whole blocks of it.
+TOKENS = np.arange(S)[None] < np.array([[90], [160]])
+TOKENS = (TOKENS & (np.arange(S) // 20 != 3)).astype(np.int32)
 # Rows see the same keys as any token of the first T of S.
 CASES = {
   'plain': dict(),
   'padded': dict(mask=AttentionMask(key_lengths=jnp.array([100, 170]))),
   'no_key': dict(mask=AttentionMask(key_lengths=jnp.array([0, 7]))),
+  'one_segment': dict(
+    mask=AttentionMask.from_tokens(
+      jnp.asarray(TOKENS[:, :T]), jnp.asarray(TOKENS)
+    )
+  ),
+  'one_segment_causal': dict(
+    mask=AttentionMask.from_tokens(
+      jnp.asarray(TOKENS[:, :T]), jnp.asarray(TOKENS), causal=True
+    ),
+    bidirectional=False,
+  ),
   'causal': dict(mask=AttentionMask(causal=True), bidirectional=False),
   'packed': dict(
     mask=AttentionMask(
@@ -32,6 +46,9 @@ CASES = {
     bidirectional=False,
   ),
   'cross': dict(bias_table=None),
+  'cross_padded': dict(
+    bias_table=None, mask=AttentionMask(key_lengths=jnp.array([100, 170]))
+  ),
   'head_temperature': dict(temperature=jnp.array([0.3, 1.0, 2.0])),
   'row_temperature': dict(
     temperature=jnp.linspace(0.4, 1.5, B * N * T).reshape(B, N, T)
@@ -45,8 +62,8 @@ CASES = {
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-  """Several blocks, none of which divides a length."""
-  monkeypatch.setattr(blocks, 'block_lengths', lambda num_rows: (32, 48))
+  """Several blocks, none of which divides S, and some far from others."""
+  monkeypatch.setattr(blocks, 'block_lengths', lambda num_rows: (32, 16))
 
 
 def arrays(dtype='float32'):
@@ -61,7 +78,7 @@ def arguments(case, table):
   defaults = dict(
     bias_table=table,
     bidirectional=True,
-    max_distance=128,
+    max_distance=24,
     mask=AttentionMask(),
     temperature=0.8,
   )
@@ -83,7 +100,9 @@ def by_numpy(query, key, value, options):
   if options['bias_table'] is not None:
     offsets = np.arange(S) - np.atleast_2d(positions)[..., None]
     buckets = position_bias.relative_position_bucket(
-      offsets, bidirectional=options['bidirectional']
+      offsets,
+      bidirectional=options['bidirectional'],
+      max_distance=options['max_distance'],
     )
     bias = np.asarray(options['bias_table'], np.float64)[:, buckets]
     logits = logits + bias.swapaxes(0, 1)
@@ -135,6 +154,29 @@ def test_output_and_statistics_equal_numpy(case, implementation):
     np.testing.assert_allclose(
       ours, theirs, atol=1e-5 * scale, rtol=0, err_msg=name
     )
+
+
+@pytest.mark.parametrize('implementation', ['reference', 'chunked'])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('case', ['padded', 'one_segment_causal', 'cross'])
+def test_moments_of_keys_with_much_in_common(case, dtype, implementation):
+  """Logits around 30 whose spread is that of the rest of the keys."""
+  query, key, value, table = arrays(dtype)
+  common = jax.random.normal(jax.random.key(5), (1, 1, N, H), dtype)
+  key = key + 4 * common
+  query = (0.5 * query + common).astype(dtype)
+  options = arguments(case, table)
+  _, statistics = run(
+    query, key, value, implementation, return_statistics=True, **options
+  )
+  _, _, _, mean, variance = by_numpy(query, key, value, options)
+  assert np.abs(mean).max() > 30
+  np.testing.assert_allclose(
+    statistics.logit_mean, mean, atol=1e-5 * np.abs(mean).max(), rtol=0
+  )
+  np.testing.assert_allclose(
+    statistics.logit_variance, variance, atol=1e-5 * variance.max(), rtol=0
+  )
 
 
 @pytest.mark.parametrize('case', CASES)
