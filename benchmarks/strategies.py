@@ -97,6 +97,29 @@ def interval(values):
   return {'value': mean, 'ci95': [mean - float(width), mean + float(width)]}
 
 
+def scores(model, prepared, alignments, settings):
+  """Return the rows of one task; the first alignment is 'none'."""
+  with tempfile.TemporaryDirectory() as folder:
+    _, rows = evaluation.evaluate(
+      model, [prepared], alignments, folder, settings
+    )
+  by_name = {row['alignment']: row for row in rows}
+  nats = functools.partial(log_likelihoods, model, prepared)
+  baseline = nats(alignments[0].temperatures)
+  result = []
+  for alignment in alignments:
+    row, values = by_name[alignment.name], nats(alignment.temperatures)
+    result.append(
+      {k: row[k] for k in ('task', 'length', 'alignment', 'metric', 'n')}
+      | {
+        'score': {k: row[k] for k in ('value', 'ci95', 'difference')},
+        'nats_per_token': interval(values),
+        'nats_difference': interval(values - baseline),
+      }
+    )
+  return result
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--model', default='bundled')
@@ -131,32 +154,20 @@ def main():
     alignments.append(alignment)
     calibrations[name] = facts
     print(name, facts['seconds'], flush=True)
-  with tempfile.TemporaryDirectory() as folder:
-    _, rows = evaluation.evaluate(model, prepared, alignments, folder, settings)
-  scores = {(row['task'], row['alignment']): row for row in rows}
-  results = []
-  for group in prepared:
-    nats = functools.partial(log_likelihoods, model, group)
-    baseline = nats(alignments[0].temperatures)
-    for alignment in alignments:
-      row = scores[group.task.name, alignment.name]
-      values = nats(alignment.temperatures)
-      results.append(
-        {k: row[k] for k in ('task', 'length', 'alignment', 'metric', 'n')}
-        | {
-          'score': {k: row[k] for k in ('value', 'ci95', 'difference')},
-          'nats_per_token': interval(values),
-          'nats_difference': interval(values - baseline),
-        }
-      )
   document = {
     'header': provenance.describe(model)
     | {'options': vars(options) | {'output': None}, 'lengths': lengths},
     'calibrations': calibrations,
     'temperatures': {a.name: a.temperatures.to_json() for a in alignments},
-    'rows': results,
+    'rows': [],
   }
-  pathlib.Path(options.output).write_text(json.dumps(document, indent=1) + '\n')
+  for group in prepared:
+    document['rows'] += scores(model, group, alignments, settings)
+    # Of use even if a later task takes too long.
+    pathlib.Path(options.output).write_text(
+      json.dumps(document, indent=1) + '\n'
+    )
+    print(group.task.name, flush=True)
 
 
 if __name__ == '__main__':
