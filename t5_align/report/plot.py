@@ -23,7 +23,7 @@ from t5_align import results
 from t5_align.report.table import Row, family
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
-_COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _MARKERS = 'os^Dvp'
 
 
@@ -57,7 +57,7 @@ def _styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
   names = dict.fromkeys(row['alignment'] for row in rows)
   styles = itertools.cycle(
     {'color': colour, 'marker': marker}
-    for colour, marker in zip(_COLOURS, _MARKERS)
+    for colour, marker in zip(COLOURS, _MARKERS)
   )
   baseline = {'color': 'black', 'marker': 'x', 'linestyle': '--'}
   return {
