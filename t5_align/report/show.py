@@ -1,8 +1,9 @@
-"""Everything that a finished evaluation shows.
+"""Everything that a finished evaluation or calibration shows.
 
 Synopsis:
 
     show('t5_align_results')     # prints the table; scores.png, report.html
+    show_calibration('t5_align_calibration')      # four pictures and a page
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from typing import Any
 from rich import console as rich_console
 
 from t5_align import results
-from t5_align.report import page, plot, table
+from t5_align.report import (
+  calibration_files,
+  calibration_page,
+  calibration_plots,
+  calibration_table,
+  page,
+  plot,
+  table,
+)
 
 
 def show(output_dir: str | os.PathLike) -> None:
@@ -47,6 +56,29 @@ def show(output_dir: str | os.PathLike) -> None:
         soft_wrap=True,
       )
   for path in (output_dir / 'results.json', plot_path, page_path):
+    console.print(f'{path}', highlight=False, markup=False, soft_wrap=True)
+
+
+def show_calibration(output_dir: str | os.PathLike) -> None:
+  """Print the tables of a calibration; write its pictures and its page.
+
+  Raises:
+    ResultsError: the folder does not hold a calibration's two files.
+  """
+  output_dir = pathlib.Path(output_dir)
+  record = calibration_files.read_calibration(output_dir)
+  pictures = calibration_plots.write_calibration_plots(record, output_dir)
+  page_path = calibration_page.write_calibration_page(
+    record, pictures, output_dir
+  )
+  console = rich_console.Console()
+  console.print(*calibration_table.make_calibration_tables(record))
+  for path in (
+    output_dir / calibration_files.TEMPERATURES_FILE,
+    output_dir / calibration_files.STATISTICS_FILE,
+    *pictures.values(),
+    page_path,
+  ):
     console.print(f'{path}', highlight=False, markup=False, soft_wrap=True)
 
 

@@ -1,6 +1,5 @@
 """Tables, plot and page, from result files alone."""
 
-import html.parser
 import types
 
 import pytest
@@ -8,6 +7,7 @@ from rich import console as rich_console
 
 from t5_align import report, results
 from t5_align.report import table
+from tests.report.page_parser import Page
 
 PNG = b'\x89PNG\r\n\x1a\n'
 
@@ -110,22 +110,6 @@ def test_sure_differences(tmp_path):
   assert [table.is_sure(row) for row in rows] == [
     False, False, False, True, False, True,
   ]  # fmt: skip
-
-
-class Page(html.parser.HTMLParser):
-  """Collects tags, where they point and what they say."""
-
-  def __init__(self, text):
-    super().__init__()
-    self.tags, self.sources, self.text = [], [], ''
-    self.feed(text)
-
-  def handle_starttag(self, tag, attrs):
-    self.tags.append(tag)
-    self.sources += [v for k, v in attrs if k in ('src', 'href')]
-
-  def handle_data(self, data):
-    self.text += data
 
 
 def test_page_is_self_contained_and_escapes(tmp_path):
