@@ -163,6 +163,9 @@ def _draw_temperature_panel(
   rules: Sequence[Rule],
   styles: Mapping[str, Mapping[str, Any]],
 ) -> None:
+  is_one = record.settings['granularity'] == 'model'
+  is_one = is_one and not record.settings['selective']
+  own_label = record.aligned_label + ('' if is_one else ', mean')
   ends = {}  # label -> (keys, τ, colour): what is named at the right
   for rule in rules:
     if not rule.points:
@@ -172,8 +175,7 @@ def _draw_temperature_panel(
     if len(keys) == 1:
       style |= {'marker': 'D', 'linestyle': 'none'}
     panel.plot(keys, tau, linewidth=1.4, **style)
-    is_own = rule.name == record.aligned
-    label = record.aligned_label if is_own else rule.label
+    label = own_label if rule.name == record.aligned else rule.label
     ends[label] = (keys[-1], tau[-1], style['color'])
   lengths = [keys for rule in rules for keys, _ in rule.points]
   solutions = [s for s in record.solutions if s.site == site]
@@ -181,7 +183,7 @@ def _draw_temperature_panel(
     num_layers = len(record.view(site).training.max_probability)
     _draw_solutions(panel, solutions, num_layers)
     last = max(solutions, key=lambda s: s.keys)
-    ends.setdefault(record.aligned_label, (last.keys, last.temperature, _AFTER))
+    ends.setdefault(own_label, (last.keys, last.temperature, _AFTER))
     lengths += [s.keys for s in solutions]
   _set_length_axis(panel, lengths, record.training_length, by_keys=True)
   panel.set_ylabel('temperature τ')
