@@ -153,6 +153,8 @@ class AttentionMask:
     Returns:
       Number of visible keys of each row, [B or 1, T].
     """
+    if self.rows_alike:
+      return self._linear_key_counts(query_positions, num_keys)
     keys = jnp.arange(num_keys)
     num_rows = query_positions.shape[-1]
 
@@ -169,6 +171,26 @@ class AttentionMask:
     # [blocks, B, rows] -> [B, T]
     counts = jnp.moveaxis(counts, 0, 1).reshape(counts.shape[1], -1)
     return counts[:, :num_rows]
+
+  def _linear_key_counts(self, query_positions, num_keys):
+    """key_counts where rows differ but by padding and causal order."""
+    if query_positions.ndim == 1:
+      query_positions = query_positions[None]
+    real = self.real_keys(jnp.arange(num_keys))
+    # How many real keys are before each position, [b, S + 1].
+    before = jnp.pad(
+      jnp.cumsum(real, axis=1, dtype=jnp.int32), ((0, 0), (1, 0))
+    )
+    end = query_positions + 1 if self.causal else num_keys
+    end = jnp.clip(jnp.broadcast_to(end, query_positions.shape), 0, num_keys)
+    counts = _take(before, end)
+    rows = jnp.arange(query_positions.shape[1])
+    if self.query_lengths is not None:
+      counts = jnp.where(rows[None] < self.query_lengths[:, None], counts, 0)
+    if self.query_segment_ids is not None:
+      sees = _take(self.query_segment_ids, rows[None]) != 0
+      counts = jnp.where(sees, counts, 0)
+    return counts
 
 
 def row_positions(

@@ -85,15 +85,26 @@ def test_each_sequence_at_its_own_position():
 
 @pytest.mark.parametrize('causal', [False, True])
 @pytest.mark.parametrize('num_rows', [5, 300])
-def test_key_counts_are_sums_over_the_mask(causal, num_rows):
+@pytest.mark.parametrize('kind', ['packed', 'padded', 'lengths', 'none'])
+def test_key_counts_are_sums_over_the_mask(kind, causal, num_rows):
   rng = np.random.default_rng(0)
   segments = jnp.asarray(rng.integers(0, 4, (3, num_rows)))
-  mask = AttentionMask(
-    query_segment_ids=segments, key_segment_ids=segments, causal=causal
+  lengths = dict(
+    query_lengths=jnp.array([2, 300, 4]), key_lengths=jnp.array([3, 200, 300])
   )
-  positions = jnp.arange(num_rows)
-  whole = mask.block(positions, positions)[:, 0].sum(-1)
-  np.testing.assert_array_equal(mask.key_counts(positions, num_rows), whole)
+  mask = {
+    'packed': AttentionMask(
+      query_segment_ids=segments, key_segment_ids=segments, causal=causal
+    ),
+    'padded': AttentionMask.from_tokens(segments, segments, causal=causal),
+    'lengths': AttentionMask(**lengths, causal=causal),
+    'none': AttentionMask(causal=causal),
+  }[kind]
+  rows, keys = jnp.arange(num_rows), jnp.arange(num_rows)
+  for positions in (rows, row_positions(jnp.array([2, 0, 7]), num_rows)):
+    whole = mask.block(positions, keys, query_rows=rows)[:, 0].sum(-1)
+    counts = mask.key_counts(positions, num_rows)
+    np.testing.assert_array_equal(*np.broadcast_arrays(counts, whole))
 
 
 def test_segments_for_one_side_only():
