@@ -44,6 +44,8 @@ class Sequences:
   """Token ids as the model reads them: an encoder's end in EOS."""
   targets: tuple[tuple[int, ...], ...]
   """What a decoder beside an encoder reads, EOS last; else empty ones."""
+  strata: tuple[int, ...] | None = None
+  """Kind of text of each sequence, where there are several in fixed shares."""
 
 
 class CalibrationText(abc.ABC):
@@ -293,12 +295,15 @@ class GeneratedText(CalibrationText):
       for i, prefix in enumerate(self._prefixes)
     ]
     in_turn = [pairs[i % num][i // num] for i in range(count)]
+    strata = tuple(i % num for i in range(count))
     if self._decoder_only:
-      return Sequences(tuple(p + a for p, a in in_turn), ((),) * count)
+      joined = tuple(prompt + answer for prompt, answer in in_turn)
+      return Sequences(joined, ((),) * count, strata)
     eos = (self._vocabulary.eos_id,)
     return Sequences(
       tuple(prompt + eos for prompt, _ in in_turn),
       tuple(answer + eos for _, answer in in_turn),
+      strata,
     )
 
   def _pairs(

@@ -196,6 +196,7 @@ class Model:
       length,
       temperatures,
       rows_per_sequence=rows_per_sequence,
+      strata=sequences.strata,
     )
 
   def align(

@@ -215,6 +215,7 @@ class _Job:
       factors=factors,
       groups=groups or self._groups(length),
       # A sweep is on the way to somewhere: whole rows are for what is shown.
+      strata=getattr(sequences, 'strata', None),
       rows_per_sequence=self.options.rows_per_sequence
       if factors is None
       else 0,
@@ -246,7 +247,7 @@ class _Job:
               heads,
               group,
               target=float(reference[heads].mean()),
-              target_stderr=float(_stderr(spread)),
+              target_stderr=float(short.stderr_of_mean(spread)),
             )
           )
     return unknowns
@@ -314,10 +315,3 @@ def _compact(tau: np.ndarray) -> Any:
   if (tau == tau[:, :1]).all():
     return tuple(map(float, tau[:, 0]))
   return tuple(tuple(map(float, layer)) for layer in tau)
-
-
-def _stderr(values: np.ndarray) -> float:
-  """Standard error of a mean over sequences; nan for one."""
-  if len(values) < 2:
-    return float('nan')
-  return float(values.std(ddof=1) / np.sqrt(len(values)))

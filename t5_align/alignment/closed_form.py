@@ -108,7 +108,8 @@ def _spread(short, heads):
 
   each = short.by_sequence('logit_variance')[..., 0][:, heads].mean(-1)
   sigma = float(np.sqrt(short.mean('logit_variance')[heads, 0].mean()))
-  if len(each) < 2 or sigma == 0:
+  error = float(short.stderr_of_mean(each))
+  if not np.isfinite(error) or sigma == 0:
     return sigma, float('nan')
-  error = each.std(ddof=1) / np.sqrt(len(each)) / (2 * sigma)
-  return sigma, float(stats.t.ppf(0.975, len(each) - 1) * error)
+  quantile = stats.t.ppf(0.975, short.degrees_of_freedom)
+  return sigma, float(quantile * error / (2 * sigma))

@@ -18,6 +18,7 @@ Synopsis:
 from __future__ import annotations
 
 from collections.abc import Sequence
+import dataclasses
 import functools
 from typing import Any
 
@@ -81,6 +82,7 @@ class AttentionMeter:
     factors: np.ndarray | None = None,
     rows_per_sequence: int = 0,
     groups: Sequence[int] | None = None,
+    strata: Sequence[int] | None = None,
   ) -> AttentionStatistics:
     """Run the model over sequences and return the statistics of its attention.
 
@@ -95,6 +97,7 @@ class AttentionMeter:
       groups: edges of the decoder's groups of rows, in keys, ascending: group g
         has the rows that see more than groups[g] and at most groups[g + 1].
         None puts all rows into one group; other sites always have one.
+      strata: kind of text of each sequence, for standard errors.
 
     Raises:
       ValueError: there are no sequences.
@@ -123,7 +126,17 @@ class AttentionMeter:
       # Sequences that only fill the batch up are left out.
       parts.append(_to_host(measured, len(rows), length, rows_per_sequence))
     self.num_passes += 1
-    return AttentionStatistics.merge(parts)
+    whole = AttentionStatistics.merge(parts)
+    if strata is None:
+      return whole
+    kinds = np.asarray(strata)
+    return dataclasses.replace(
+      whole,
+      sites={
+        name: dataclasses.replace(site, strata=kinds)
+        for name, site in whole.sites.items()
+      },
+    )
 
   def _batch(self, inputs, targets, rows, size):
     """Padded input and target tokens; targets None where nothing reads them."""

@@ -237,18 +237,17 @@ class _State:
 
     unknown = self.unknowns[i]
     site = statistics.sites[unknown.site]
-    count = site.num_sequences
-    if count < 2 or not np.isfinite(unknown.target_stderr):
+    if site.degrees_of_freedom < 1 or not np.isfinite(unknown.target_stderr):
       return None
     each = unknown.mean(site.by_sequence(self.objective.statistic))
-    here = np.nanstd(each, ddof=1) / np.sqrt(count)
+    here = site.stderr_of_mean(each)
     slope = np.gradient(self.curves[i], steps)[_NUM_FACTORS // 2]
     if slope == 0:
       return None
     # What the whole model does to it, not the one layer alone.
     slope = slope / self.scale[i]
     error = np.hypot(here, unknown.target_stderr) / abs(slope)
-    width = stats.t.ppf(0.975, count - 1) * error
+    width = stats.t.ppf(0.975, site.degrees_of_freedom) * error
     low, high = np.exp(self.log_tau[i] + np.array([-width, width]))
     return float(low), float(high)
 

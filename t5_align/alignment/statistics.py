@@ -86,6 +86,8 @@ class SiteStatistics:
     sweep: 'max_probability', 'log_max_probability' and 'entropy_nats' -> their
       sums at M other temperatures, [M, E, L, N, G]; None where none was asked.
     sample: what was read off whole rows; None where none was asked.
+    strata: kind of text of each sequence, [E]; each kind has a fixed share of
+      them, so differences between kinds are no error. None: all are of one.
   """
 
   site: str
@@ -94,6 +96,7 @@ class SiteStatistics:
   key_sum: np.ndarray
   sweep: Mapping[str, np.ndarray] | None = None
   sample: RowSample | None = None
+  strata: np.ndarray | None = None
 
   @property
   def keys(self) -> np.ndarray:
@@ -126,14 +129,36 @@ class SiteStatistics:
       return self.sums[name] / self.rows[:, None, None, :]
 
   def stderr(self, name: str) -> np.ndarray:
-    """Return the standard error over sequences, [L, N, G]; nan for one."""
+    """Return the standard error of `mean`, [L, N, G]; nan for one sequence."""
     if name == 'logit_std':  # dσ = d(σ²) / 2σ
       with np.errstate(invalid='ignore', divide='ignore'):
         return self.stderr('logit_variance') / (2 * self.mean(name))
-    if self.num_sequences < 2:
-      return np.full(self.sums[name].shape[1:], np.nan)
-    spread = self.by_sequence(name).std(0, ddof=1)
-    return spread / np.sqrt(self.num_sequences)
+    return self.stderr_of_mean(self.by_sequence(name))
+
+  def stderr_of_mean(self, values: np.ndarray) -> np.ndarray:
+    """Return the standard error of the mean of one value a sequence.
+
+    Args:
+      values: [E, …].
+
+    Returns:
+      […]; nan where a kind of text has one sequence only.
+    """
+    strata = np.zeros(len(values)) if self.strata is None else self.strata
+    variance = np.zeros(values.shape[1:])
+    for stratum in np.unique(strata):
+      part = values[strata == stratum]
+      if len(part) < 2:
+        return np.full(values.shape[1:], np.nan)
+      share = len(part) / len(values)
+      variance = variance + share**2 * part.var(0, ddof=1) / len(part)
+    return np.sqrt(variance)
+
+  @property
+  def degrees_of_freedom(self) -> int:
+    """Of `stderr_of_mean`: sequences less kinds of text."""
+    kinds = 1 if self.strata is None else len(np.unique(self.strata))
+    return self.num_sequences - kinds
 
   @classmethod
   def merge(cls, parts: Sequence[SiteStatistics]) -> SiteStatistics:
@@ -146,6 +171,7 @@ class SiteStatistics:
       }
 
     first = parts[0]
+    strata = [part.strata for part in parts if part.strata is not None]
     sweep = None
     if first.sweep is not None:
       sweep = join([part.sweep for part in parts], 1)
@@ -156,6 +182,7 @@ class SiteStatistics:
       key_sum=np.concatenate([part.key_sum for part in parts]),
       sweep=sweep,
       sample=_merge_samples(parts),
+      strata=np.concatenate(strata) if len(strata) == len(parts) else None,
     )
 
 
