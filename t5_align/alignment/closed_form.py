@@ -94,7 +94,7 @@ def wide_heads(
   return names
 
 
-def _formula(objective: Objective) -> Callable[..., np.ndarray]:
+def _formula(objective: Objective) -> Callable[..., gaussian.Values]:
   if objective.strategy == 'entropy':
     return gaussian.entropy_temperature
   return functools.partial(
