@@ -54,7 +54,6 @@ def attend_chunked(
   with_moments: bool = True,
 ) -> tuple[Float[Array, 'B T N H'], SoftmaxStatistics]:
   """Attend; arguments as in `attend`, temperature already [B, N, T, 1]."""
-
   band, far_bias = None, jnp.zeros((2, query.shape[2]))
   if bias_table is not None:
     band = position_bias.bias_band(
