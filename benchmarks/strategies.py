@@ -23,6 +23,7 @@ from scipy import stats
 
 import t5_align
 from t5_align import aligning, calibration_text, evaluation, provenance
+from t5_align.alignment.calibrate import octaves
 from t5_align.alignment.calibration import CalibrationOptions
 from t5_align.prompts import Settings
 from t5_align.tasks import generators
@@ -141,7 +142,7 @@ def main():
     for size in sizes
   ]
   prepared = evaluation.prepare(tasks, model, settings)
-  lengths = aligning.target_lengths(model.training_length, max(sizes))
+  lengths = octaves(model.training_length, max(sizes))
   context = aligning.Context(
     prepared, settings, CalibrationOptions(), pathlib.Path(), lambda split: None
   )

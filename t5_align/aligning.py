@@ -28,6 +28,7 @@ import numpy as np
 from t5_align import prompts, results
 from t5_align import temperature as temperature_lib
 from t5_align.alignment import oracle, rules
+from t5_align.alignment.calibrate import octaves
 from t5_align.alignment.calibration import CalibrationOptions
 from t5_align.calibration_text import CalibrationText
 from t5_align.nearest import nearest
@@ -137,18 +138,9 @@ def load_temperatures(path: str, model: Any) -> Temperatures:
   return temperatures
 
 
-def target_lengths(training_length: int, longest: int) -> list[int]:
-  """Return 2, 4, 8, … times the training length, up to the longest prompt."""
-  lengths, length = [], 2 * training_length
-  while length < longest:
-    lengths.append(length)
-    length *= 2
-  return [*lengths, longest] if longest > training_length else []
-
-
 def _calibrate(name, model, context, options) -> Temperatures:
   """Calibrate for every length of a run, or read what did so before."""
-  lengths = target_lengths(model.training_length, context.longest)
+  lengths = octaves(model.training_length, context.longest)
   if not lengths:
     return Temperatures()  # nothing is longer than the training length
   chosen = dataclasses.replace(context.options, form='by_length', **options)

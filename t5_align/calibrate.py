@@ -37,8 +37,9 @@ from t5_align import (
   results,
 )
 from t5_align import temperature as temperature_lib
-from t5_align.alignment import rules
+from t5_align.alignment import closed_form, rules
 from t5_align.alignment.calibration import Calibration, CalibrationOptions
+from t5_align.alignment.objectives import STRATEGIES, Objective
 from t5_align.checkpoints import CheckpointError
 from t5_align.model import Model
 from t5_align.temperature import SITES, Temperatures
@@ -168,7 +169,7 @@ def write(
 def _curves(model: Model, calibration: Calibration) -> list[dict[str, Any]]:
   """Return τ against keys for every rule that is a function of them."""
   first = calibration.training_length
-  keys = np.geomspace(first, 4 * calibration.lengths[-1], 41)
+  keys = np.geomspace(first, 4 * calibration.lengths[-1], 17)
   curves = []
   for site in calibration.training.sites:
     setting = rules.Setting(model.config, first, (site,))
@@ -178,8 +179,17 @@ def _curves(model: Model, calibration: Calibration) -> list[dict[str, Any]]:
       except rules.SettingError:
         continue  # measures the model
       curves.append(_curve(name, site, temperature, keys))
-    own = getattr(calibration.temperatures, site)
-    curves.append(_curve(calibration.name, site, own, keys))
+    for strategy in STRATEGIES:
+      tau = closed_form.model_curve(
+        Objective(strategy), calibration.training.sites[site], keys.tolist()
+      )
+      points = [[float(n), t] for n, t in zip(keys, tau)]
+      curves.append(
+        {'rule': f'{strategy}_closed_form', 'site': site, 'points': points}
+      )
+    if calibration.options.method != 'closed_form':
+      own = getattr(calibration.temperatures, site)
+      curves.append(_curve(calibration.name, site, own, keys))
   return curves
 
 

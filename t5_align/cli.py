@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import difflib
 import importlib
+import pathlib
 import sys
 
 from t5_align import command
@@ -23,7 +24,7 @@ from t5_align import command
 COMMANDS = {
   'eval': 'evaluate a model on long inputs; without flags, the bundled one',
   'calibrate': 'measure attention, choose temperatures',
-  'report': 'show the results of an evaluation: table, plot, page',
+  'report': 'show what eval or calibrate found: tables, plots, page',
   'tasks': 'list the tasks',
   'train': 'train a model',
 }
@@ -75,14 +76,18 @@ def _tasks(argv: Sequence[str]) -> int:
 def _report(argv: Sequence[str]) -> int:
   parser = command.Parser(
     prog='t5-align report',
-    description='Print the table of an evaluation; write its plot and page.',
+    description='Print the tables of an evaluation or a calibration; write its'
+    ' plots and its page.',
   )
-  parser.add_argument('output_dir', help='output directory of t5-align eval')
+  parser.add_argument('output_dir', help='of t5-align eval or calibrate')
   parser.add_argument('--debug', action='store_true', help='show tracebacks')
   arguments = parser.parse_args(argv)
   from t5_align import report
 
-  report.show(arguments.output_dir)
+  if (pathlib.Path(arguments.output_dir) / 'statistics.json').exists():
+    report.show_calibration(arguments.output_dir)
+  else:
+    report.show(arguments.output_dir)
   return 0
 
 

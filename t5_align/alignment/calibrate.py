@@ -89,6 +89,15 @@ def calibrate(
   return job.run()
 
 
+def octaves(training_length: int, longest: int) -> list[int]:
+  """Return 2, 4, 8, … times the training length, and at last the longest."""
+  lengths, length = [], 2 * training_length
+  while length < longest:
+    lengths.append(length)
+    length *= 2
+  return [*lengths, longest] if longest > training_length else []
+
+
 class _Job:
   """One calibration, from the first measurement to the last."""
 
@@ -107,6 +116,10 @@ class _Job:
     )
     self.sequences: dict[int, Any] = {}
     self._check()
+    self.shown = self.lengths
+    if options.measure_between and not self.is_causal:
+      between = octaves(training_length, self.lengths[-1])
+      self.shown = tuple(sorted({*self.lengths, *between}))
 
   def _check(self):
     if self.training_length < 2:
@@ -130,7 +143,7 @@ class _Job:
     options = self.options
     count = options.num_training_sequences or 8 * options.num_sequences
     # The longest first: it is what may not be there.
-    for length in reversed(self.lengths):
+    for length in reversed(self.shown):
       self.sequences[length] = self.text.draw(length, options.num_sequences)
     self.sequences[self.training_length] = self.text.draw(
       self.training_length,
@@ -142,7 +155,7 @@ class _Job:
       Temperatures(),
       groups=self._reference_group(),
     )
-    before = {n: self._measure(n, Temperatures()) for n in self.lengths}
+    before = {n: self._measure(n, Temperatures()) for n in self.shown}
     longest = before[self.lengths[-1]]
     kinds = {
       site: selection.classify(training.sites[site], longest.sites[site])
@@ -159,7 +172,7 @@ class _Job:
         found = self._solve(length, unknowns, before[length])
       solutions[length], knots[length] = found
     temperatures = self._temperatures(knots, before)
-    after = {n: self._measure(n, temperatures) for n in self.lengths}
+    after = {n: self._measure(n, temperatures) for n in self.shown}
     wide_heads = []
     if options.method == 'closed_form':
       solutions = self._with_outcome(solutions, after)

@@ -48,6 +48,8 @@ class CalibrationOptions:
     num_training_sequences: at the training length; None for eight times as
       many, which are as much work as one of them at eight times the length.
     rows_per_sequence: whole rows that are looked at.
+    measure_between: also measure, for the record, at every octave between the
+      training length and the longest target.
     tokens_per_batch: input tokens that are computed together.
   """
 
@@ -63,6 +65,7 @@ class CalibrationOptions:
   num_sequences: int = 8
   num_training_sequences: int | None = None
   rows_per_sequence: int = 16
+  measure_between: bool = False
   tokens_per_batch: int = 16_384
 
   def __post_init__(self):
@@ -99,8 +102,9 @@ class Calibration:
     training_length: tokens.
     lengths: target lengths, tokens, ascending.
     training: statistics at the training length, without temperatures.
-    before: statistics at each target length, without temperatures.
-    after: statistics at each target length, with them.
+    before: statistics without temperatures, at each target length and those in
+      between that were measured, ascending.
+    after: statistics with them, at the same lengths.
     solutions: length -> what was found there.
     kinds: site -> the kind of each head, [L, N]; see `selection`.
     num_sequences: length -> sequences that were measured.
@@ -153,8 +157,8 @@ class Calibration:
   def measurements(self) -> list[dict[str, Any]]:
     """Return all statistics, one record a site, length and alignment."""
     records = self.training.to_json('none')
-    for length in self.lengths:
-      records += self.before[length].to_json('none')
+    for length, before in self.before.items():
+      records += before.to_json('none')
       records += self.after[length].to_json(self.name)
     return records
 

@@ -20,7 +20,9 @@ import numpy as np
 from t5_align.alignment import gaussian
 from t5_align.alignment.objectives import Objective
 from t5_align.alignment.solve import Solution, Unknown
-from t5_align.alignment.statistics import AttentionStatistics
+from t5_align.alignment.statistics import AttentionStatistics, SiteStatistics
+
+_NARROWEST = 1e-6  # spread of logits that the formulas are asked for
 
 
 def apply_closed_form(
@@ -51,7 +53,9 @@ def apply_closed_form(
     short, long = training.sites[unknown.site], before.sites[unknown.site]
     sigma, error = _spread(short, unknown.heads)
     value, low, high = (
-      float(formula(max(s, 1e-6), short.keys[0], long.keys[unknown.group]))
+      float(
+        formula(max(s, _NARROWEST), short.keys[0], long.keys[unknown.group])
+      )
       for s in (sigma, sigma - error, sigma + error)
     )
     tau[unknown.site][unknown.heads, unknown.group] = value
@@ -66,6 +70,22 @@ def apply_closed_form(
       )
     )
   return solutions, tau
+
+
+def model_curve(
+  objective: Objective, training: SiteStatistics, num_keys: Sequence[float]
+) -> list[float]:
+  """Return the one temperature of a whole site, for rows of so many keys.
+
+  Args:
+    objective: what is kept.
+    training: the site at the training length.
+    num_keys: from the training length up.
+  """
+  heads = np.ones(training.mean('logit_std').shape[:2], bool)
+  sigma = max(_spread(training, heads)[0], _NARROWEST)
+  formula, first = _formula(objective), float(training.keys[0])
+  return [float(formula(sigma, first, max(n, first))) for n in num_keys]
 
 
 def wide_heads(
