@@ -287,10 +287,15 @@ def _merge_samples(parts: Sequence[SiteStatistics]) -> RowSample | None:
     return None
   weights = np.array([sample.max_probability.shape[0] for sample in samples])
 
+  # A longer batch has more buckets of distance.
+  longest = max(samples, key=lambda sample: len(sample.distances))
+
   def average(name):
     values = [getattr(sample, name) for sample in samples]
     if values[0] is None:
       return None
+    if name == 'distance_mass':
+      values = [_pad_first(v, len(longest.distances)) for v in values]
     return np.average(values, axis=0, weights=weights)
 
   def join(name):
@@ -304,8 +309,13 @@ def _merge_samples(parts: Sequence[SiteStatistics]) -> RowSample | None:
     'distance_mass',
   )
   return dataclasses.replace(
-    samples[0],
+    longest,
     max_probability=join('max_probability'),
     entropy_nats=join('entropy_nats'),
     **{name: average(name) for name in averaged},
   )
+
+
+def _pad_first(values: np.ndarray, size: int) -> np.ndarray:
+  """Append zeros to the first axis."""
+  return np.pad(values, [(0, size - len(values)), (0, 0), (0, 0)])
