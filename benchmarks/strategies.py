@@ -9,6 +9,8 @@ nats a token, with the paired difference to no temperature.
 
     python benchmarks/strategies.py --limit 200 --batch_size 64 \
         --output benchmarks/results/strategies_bundled.json
+    python benchmarks/strategies.py --table \
+        --output benchmarks/results/strategies_bundled.json    # Markdown of it
 """
 
 import argparse
@@ -121,6 +123,52 @@ def scores(model, prepared, alignments, settings):
   return result
 
 
+def markdown(document):
+  """Return the table of a results file: per cent right [95 %], nats a token."""
+  rows = {}
+  for row in document['rows']:
+    rows.setdefault(row['alignment'], {})[row['task']] = row
+  # At the training length itself nothing is to be aligned.
+  first = document['header']['training_length']
+  tasks = [t for t in rows['none'] if not t.endswith(f'_{first}')]
+  families = dict.fromkeys(task.rpartition('_')[0] for task in tasks)
+  longest = [
+    max(
+      (t for t in tasks if t.startswith(f)), key=lambda t: int(t.split('_')[-1])
+    )
+    for f in families
+  ]
+  heads = [_short(task) for task in tasks]
+  heads += [f'{_short(task)}: nats a token' for task in longest]
+  lines = [
+    '| temperatures | ' + ' | '.join(heads) + ' |',
+    '|---' * (len(heads) + 1) + '|',
+  ]
+  for alignment, own in rows.items():
+    cells = [alignment]
+    for task in tasks:
+      value, (low, high) = (
+        own[task]['score']['value'],
+        own[task]['score']['ci95'],
+      )
+      cells.append(f'{100 * value:.1f} [{100 * low:.0f}, {100 * high:.0f}]')
+    for task in longest:
+      gain = own[task]['nats_difference']
+      low, high = gain['ci95']
+      cells.append(
+        ''
+        if alignment == 'none'
+        else f'{gain["value"]:+.2f} [{low:+.2f}, {high:+.2f}]'
+      )
+    lines.append('| ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
+
+
+def _short(task):
+  family, _, size = task.rpartition('_')
+  return f'{family.removesuffix("_retrieval_tokens")} {int(size):,}'
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--model', default='bundled')
@@ -130,7 +178,11 @@ def main():
   parser.add_argument('--batch_size', type=int, default=8)
   parser.add_argument('--num_sequences', type=int, default=8)
   parser.add_argument('--output', required=True)
+  parser.add_argument('--table', action='store_true', help='show --output')
   options = parser.parse_args()
+  if options.table:
+    print(markdown(json.loads(pathlib.Path(options.output).read_text())))
+    return
   model = t5_align.load_model(
     options.model, dtype='float32', batch_size=options.batch_size
   )

@@ -1,7 +1,6 @@
 """The README's commands are the ones that the gate runs."""
 
 import configparser
-import json
 import pathlib
 import re
 import subprocess
@@ -52,15 +51,3 @@ def test_gate_runs_the_readme_main_command(readme_commands, gate_commands):
 
 def test_readme_is_short():
   assert len((ROOT / 'README.md').read_text('utf-8').splitlines()) < 150
-
-
-def test_attention_table_is_that_of_the_benchmarks_file():
-  """Medians and the compiler's temporary memory, as the table rounds them."""
-  readme = (ROOT / 'README.md').read_text('utf-8')
-  file = ROOT / 'benchmarks' / 'results' / 'attention_cpu.json'
-  for length in json.loads(file.read_text())['lengths']:
-    for row in length['rows'].values():
-      if 'median_ms' in row:
-        assert f'{row["median_ms"]:,.0f} ms' in readme
-      if 'temporary_mib' in row:
-        assert f'{row["temporary_mib"]:,.0f} MiB' in readme
