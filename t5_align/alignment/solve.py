@@ -75,7 +75,7 @@ class Unknown:
 
   def mean(self, values: np.ndarray) -> np.ndarray:
     """Average over its heads and rows: [..., L, N, G] -> [...]."""
-    return values[..., self.group][..., self.heads].mean(-1)
+    return np.asarray(values[..., self.group][..., self.heads].mean(-1))
 
 
 @dataclasses.dataclass(frozen=True)

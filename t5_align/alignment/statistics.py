@@ -68,7 +68,7 @@ class RowSample:
   distances: tuple[int, ...]
   distance_mass: np.ndarray | None
 
-  def percentiles(self, name: str, percents: Sequence[float]) -> np.ndarray:
+  def percentiles(self, name: str, percents: Sequence[int]) -> np.ndarray:
     """Return percentiles over the sampled rows of all sequences, [P, L, N]."""
     rows = np.moveaxis(getattr(self, name), 0, -1)  # [L, N, R, E]
     return np.percentile(rows.reshape(*rows.shape[:2], -1), percents, axis=-1)
@@ -152,7 +152,7 @@ class SiteStatistics:
         return np.full(values.shape[1:], np.nan)
       share = len(part) / len(values)
       variance = variance + share**2 * part.var(0, ddof=1) / len(part)
-    return np.sqrt(variance)
+    return np.asarray(np.sqrt(variance))
 
   @property
   def degrees_of_freedom(self) -> int:
