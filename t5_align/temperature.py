@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import itertools
 import json
+import os
 from typing import Any
 
 from etils import epath
@@ -38,6 +39,7 @@ from t5_align.nearest import nearest
 
 SITES = ('encoder', 'decoder', 'cross')
 _FILE_VERSION = 1
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class TemperatureError(ValueError):
@@ -239,7 +241,14 @@ def save(
     'calibration': calibration,
   }
   text = json.dumps(document, indent=2, allow_nan=False)
-  epath.Path(path).write_text(text + '\n')
+  path = epath.Path(path)
+  # A reader sees it whole or not at all.
+  temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+  try:
+    temporary.write_text(text + '\n')
+    temporary.replace(path)
+  finally:
+    temporary.unlink(missing_ok=True)
 
 
 def load(path: epath.PathLike) -> Temperatures:
@@ -343,10 +352,10 @@ def _check_numbers(value, label, above=0.0):
   if isinstance(value, tuple):
     for v in value:
       _check_numbers(v, label, above)
-  elif isinstance(value, (bool, str)):
+  elif isinstance(value, (bool, str, dict)):
     raise TemperatureError(f'{label}: wanted a number, got {value!r}.')
   elif isinstance(value, (int, float, np.number)):
-    if not (np.isfinite(value) and value > above):
+    if not above < value <= _LARGEST:  # nan is neither
       hint = '' if above else ' (1 is off, below 1 sharpens)'
       raise TemperatureError(
         f'{label} {value} can not divide logits; wanted a finite number above'

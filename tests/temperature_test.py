@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+from etils import epath
 import hypothesis
 from hypothesis import strategies as st
 import jax.numpy as jnp
@@ -137,6 +138,11 @@ def test_file_there_and_back(tmp_path):
     ('{"version": 1, "temperatures": {"encodr": 1}}', "mean 'encoder'"),
     ('{"version": 1, "temperatures": {"encoder": null}}', 'encoder: wanted'),
     ('{"version": 1, "temperatures": {"encoder": 0}}', 'can not divide'),
+    ('{"version": 1, "temperatures": {"encoder": NaN}}', 'can not divide'),
+    ('{"version": 1, "temperatures": {"encoder": 1e39}}', 'can not divide'),
+    ('{"version": 1, "temperatures": {"encoder": [{}]}}', 'wanted a number'),
+    ('{"version": 1, "temperatures": {"encoder": 0.8}', 'no temperatures here'),
+    ('{"version": 1, "temperatures": {}, "calibration": 1}', 'is int, wanted'),
     ('{"version": 1, "temperatures": {"cross": {"law": "log_n"}}}', 'a law is'),
     (
       '{"version": 1, "temperatures":'
@@ -150,6 +156,45 @@ def test_files_that_are_none(tmp_path, text, message):
   with pytest.raises(TemperatureError, match=message) as caught:
     temperature.load(tmp_path / 't.json')
   assert 't.json' in str(caught.value)
+
+
+def test_interrupted_save_leaves_the_earlier_file(tmp_path, monkeypatch):
+  path = tmp_path / 't.json'
+  temperature.save(path, Temperatures(encoder=0.5))
+
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(type(epath.Path(path)), 'replace', interrupt)
+  with pytest.raises(KeyboardInterrupt):
+    temperature.save(path, Temperatures(encoder=0.7))
+  assert temperature.load(path) == Temperatures(encoder=0.5)
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_by_hand_needs_no_calibration(tmp_path):
+  path = tmp_path / 't.json'
+  path.write_text('{"version": 1, "temperatures": {"encoder": [0.5, 1]}}')
+  found = temperature.load_calibrated(path)
+  assert found == (Temperatures(encoder=(0.5, 1)), {})
+
+
+def test_mean_over_heads():
+  keys = [100.0, 512.0, 262144.0]
+  for value in (0.5, (0.25, 0.75), ((0.25, 0.5, 0.75), (0.5, 0.5, 0.5))):
+    mean = temperature.mean_over_heads(value, keys)
+    np.testing.assert_allclose(mean, [0.5] * 3)
+  # ln 512 / ln 512^2 is a half.
+  law = temperature.mean_over_heads(Law('log_n', (512.0,)), keys)
+  np.testing.assert_allclose(law, [1, 1, 0.5], rtol=1e-6)
+  by_layer = Law('interpolated', (512.0, 1.0, 262144.0, (0.25, 0.75)))
+  mean = temperature.mean_over_heads(by_layer, keys)
+  np.testing.assert_allclose(mean, [1, 1, 0.5], rtol=1e-6)
+  by_head = Law(
+    'interpolated', (512.0, 1.0, 262144.0, ((0.2, 0.4, 0.6), (0.4, 0.6, 0.8)))
+  )
+  mean = temperature.mean_over_heads(by_head, keys)
+  np.testing.assert_allclose(mean, [1, 1, 0.5], rtol=1e-6)
 
 
 def test_missing_file(tmp_path):
