@@ -20,7 +20,7 @@ import numpy as np
 from t5_align.alignment.objectives import Objective, check_name, group_heads
 from t5_align.alignment.solve import Solution
 from t5_align.alignment.statistics import AttentionStatistics
-from t5_align.temperature import Temperatures
+from t5_align.temperature import SITES, Temperatures
 
 METHODS = ('calibrated', 'closed_form')
 FORMS = ('constant', 'by_length')
@@ -56,7 +56,7 @@ class CalibrationOptions:
   strategy: str = 'entropy'
   method: str = 'calibrated'
   granularity: str = 'model'
-  sites: tuple[str, ...] | None = None
+  sites: Sequence[str] | None = None
   form: str | None = None
   averaging: str = 'arithmetic'
   selective: bool = False
@@ -75,17 +75,30 @@ class CalibrationOptions:
     if self.form is not None:
       check_name('form', self.form, FORMS)
     if self.sites is not None:
-      object.__setattr__(self, 'sites', tuple(self.sites))
-    if not 0 < self.tolerance < 1:
+      sites = (self.sites,) if isinstance(self.sites, str) else self.sites
+      object.__setattr__(self, 'sites', tuple(sites))
+      self._check_sites()
+    self._check_numbers()
+
+  def _check_sites(self):
+    if not self.sites:
+      raise ValueError(f'sites is empty; wanted some of {", ".join(SITES)}.')
+    for site in self.sites:
+      check_name('site', site, SITES)
+
+  def _check_numbers(self):
+    if not isinstance(self.tolerance, float) or not 0 < self.tolerance < 1:
       raise ValueError(
         f'tolerance is {self.tolerance}; wanted a share between 0 and 1, such'
         ' as 0.002.'
       )
-    for field in ('num_sequences', 'rows_per_sequence', 'tokens_per_batch'):
-      if getattr(self, field) < 1:
-        raise ValueError(
-          f'{field} is {getattr(self, field)}; wanted a number from 1 up.'
-        )
+    fields = ['num_sequences', 'rows_per_sequence', 'tokens_per_batch']
+    if self.num_training_sequences is not None:
+      fields.append('num_training_sequences')
+    for field in fields:
+      value = getattr(self, field)
+      if not isinstance(value, int) or value < 1:
+        raise ValueError(f'{field} is {value}; wanted a number from 1 up.')
 
   @property
   def objective(self) -> Objective:
