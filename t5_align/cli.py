@@ -84,7 +84,9 @@ def _report(argv: Sequence[str]) -> int:
   arguments = parser.parse_args(argv)
   from t5_align import report
 
-  if (pathlib.Path(arguments.output_dir) / 'statistics.json').exists():
+  folder = pathlib.Path(arguments.output_dir)
+  calibrated = ('statistics.json', 'temperatures.json')
+  if any((folder / name).exists() for name in calibrated):
     report.show_calibration(arguments.output_dir)
   else:
     report.show(arguments.output_dir)

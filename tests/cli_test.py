@@ -42,6 +42,8 @@ def test_help_of_a_command(capfd, name):
     (['tasks', '--x'], '--x'),
     (['report'], 'output_dir'),
     (['report', 'nowhere'], 'nowhere has no results.json'),
+    (['calibrate', '--x'], '--x'),
+    (['calibrate', '--strategy', 'entropi'], "did you mean 'entropy'?"),
   ],
 )
 def test_bad_usage_is_one_line_and_2(capfd, argv, message):
