@@ -23,7 +23,7 @@ import jax
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from t5_align import calibration_text, presets, provenance
+from t5_align import calibration_text, presets, provenance, results
 from t5_align import temperature as temperature_lib
 from t5_align.alignment.calibrate import calibrate
 from t5_align.alignment.calibration import Calibration, CalibrationOptions
@@ -233,7 +233,7 @@ class Model:
       CalibrationOptions(
         strategy=strategy,
         granularity=granularity,
-        sites=None if sites is None else tuple(sites),
+        sites=sites,
         **options,
       ),
       training_length,
@@ -253,7 +253,8 @@ class Model:
 
     Arguments are those of `align` and of `alignment.calibrate`.
     """
-    training_length = training_length or self.training_length
+    if training_length is None:
+      training_length = self.training_length
     if training_length is None:
       raise ValueError(
         f'The length that {self.checkpoint.path} was trained at is not known:'
@@ -271,9 +272,9 @@ class Model:
   def calibration_record(
     self, calibration: Calibration, text: CalibrationText
   ) -> dict[str, Any]:
-    """Return what a temperatures.json says of a calibration of this model."""
+    """Return what a temperatures.json says of a calibration, in JSON types."""
     sequences = {str(n): c for n, c in calibration.num_sequences.items()}
-    return {
+    record = {
       **provenance.describe(self),
       'weights': self.fingerprint,
       **calibration.record(),
@@ -283,6 +284,7 @@ class Model:
         'sequences': sequences,
       },
     }
+    return json.loads(results.to_json(record))
 
   def check_calibration(
     self, path: os.PathLike | str, calibration: Mapping[str, Any]
@@ -295,7 +297,10 @@ class Model:
     """
     theirs = calibration.get('weights', self.fingerprint)
     if theirs != self.fingerprint:
-      name = calibration.get('checkpoint', {}).get('path', 'another model')
+      checkpoint = calibration.get('checkpoint')
+      name = 'another model'
+      if isinstance(checkpoint, dict):
+        name = checkpoint.get('path', name)
       raise temperature_lib.TemperatureError(
         f'{path} was calibrated on other weights: {str(theirs)[:8]} of {name};'
         f' those of {self.checkpoint.path} are {self.fingerprint[:8]}.'
@@ -392,6 +397,8 @@ def load_model(
   text = load_vocabulary(vocabulary or checkpoint.path)
   if vocabulary and text is None:
     raise ValueError(f'{vocabulary} has no tokenizer.')
+  if training_length is None:
+    training_length = _training_length(checkpoint)
   size = checkpoint.config.vocab_size
   if text is not None and text.vocab_size > size:
     raise ValueError(
@@ -407,7 +414,7 @@ def load_model(
       temperatures=temperatures or Temperatures(),
     ),
     vocabulary=text,
-    training_length=training_length or _training_length(checkpoint),
+    training_length=training_length,
     batch_size=batch_size,
     calibration=record or None,
   )

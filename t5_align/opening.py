@@ -24,10 +24,13 @@ def open_model(path: str, **options: Any) -> model_lib.Model:
 
   Raises:
     UnreadableError: what is wrong with its files, or that it has no tokenizer.
-    ValueError: an unknown preset.
+    ValueError: an unknown preset, or a training length that none can have.
   """
   if isinstance(options.get('config'), str):
     presets.get_preset(options['config'])  # an unknown name is bad usage
+  length = options.get('training_length')
+  if length is not None and length < 2:
+    raise ValueError(f'training_length is {length}; wanted 2 tokens or more.')
   inference.use_compilation_cache()
   try:
     model = model_lib.load_model(path, **options)
