@@ -17,15 +17,16 @@ Synopsis:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import hashlib
+import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from t5_align import prompts, results
+from t5_align import prompts, provenance, results
 from t5_align import temperature as temperature_lib
 from t5_align.alignment import oracle, rules
 from t5_align.alignment.calibrate import octaves
@@ -99,6 +100,7 @@ def parse_alignment(
   Raises:
     ValueError: anything else, a temperature that is not positive, a file of
       another model, or a rule that needs what isn't known.
+    ResumeError: the run's folder has results of another such alignment.
   """
   if isinstance(value, Temperatures):
     return _named_by_content('temperatures.json', value)
@@ -114,7 +116,7 @@ def parse_alignment(
       setting = dataclasses.replace(
         setting,
         calibrate=lambda **options: _calibrate(text, model, context, options),
-        search=lambda: _search(model, context, site),
+        search=lambda: _search(text, model, context, site),
       )
     try:
       return Alignment(text, rules.RULES[text].temperatures(setting))
@@ -145,28 +147,25 @@ def _calibrate(name, model, context, options) -> Temperatures:
     return Temperatures()  # nothing is longer than the training length
   chosen = dataclasses.replace(context.options, form='by_length', **options)
   text = context.text(context.split)
-  path = context.folder / 'alignments' / f'{name}.json'
   asked = {
-    'asked_options': results.to_json(dataclasses.asdict(chosen)),
-    'asked_lengths': lengths,
-    'asked_data': text.hash,
-    'asked_training_length': model.training_length,
+    **dataclasses.asdict(chosen),
+    'training_length': model.training_length,
+    'lengths': lengths,
+    'data': text.hash,
   }
-  if path.exists():
-    temperatures, record = temperature_lib.load_calibrated(path)
-    model.check_calibration(path, record)
-    if all(record.get(key) == value for key, value in asked.items()):
-      return temperatures
-  shown = ', '.join(f'{length:,}' for length in lengths)
-  context.announce(f'calibrating {name!r} at {shown} tokens on {text.source}')
-  calibration = model.calibrate(text, lengths, chosen)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  record = model.calibration_record(calibration, text)
-  temperature_lib.save(path, calibration.temperatures, **record, **asked)
-  return calibration.temperatures
+  del asked['tokens_per_batch']  # changes speed, never results
+
+  def find() -> tuple[Temperatures, Mapping[str, Any]]:
+    shown = ', '.join(f'{length:,}' for length in lengths)
+    context.announce(f'calibrating {name!r} at {shown} tokens on {text.source}')
+    calibration = model.calibrate(text, lengths, chosen)
+    record = model.calibration_record(calibration, text)
+    return calibration.temperatures, record
+
+  return _find_once(name, model, context, asked, find)
 
 
-def _search(model, context, site) -> Temperatures:
+def _search(name, model, context, site) -> Temperatures:
   """Find the constant with the likeliest answers on development samples."""
   settings = dataclasses.replace(
     context.settings,
@@ -174,24 +173,87 @@ def _search(model, context, site) -> Temperatures:
     limit=_ORACLE_SAMPLES,
     data=None,
   )
-  samples = [
-    prompt
-    for group in context.prepared
-    for prompt in prompts.prepare(group.task, model, settings).prompts
+  groups = [
+    prompts.prepare(group.task, model, settings) for group in context.prepared
   ]
-  context.announce(f'searching on {len(samples)} development samples')
-  inputs = [prompt.tokens for prompt in samples]
-  vocabulary = model.vocabulary
-  targets = [
-    [*vocabulary.encode(prompt.sample.target), vocabulary.eos_id]
-    for prompt in samples
-  ]
+  asked = {
+    'site': site,
+    'tasks': {group.task.name: group.fingerprint for group in groups},
+    **dataclasses.asdict(settings),
+  }
+  del asked['batch_size']  # changes speed, never results
 
-  def mean_log_likelihood(temperatures: Temperatures) -> float:
-    scored = model.inference.score(inputs, targets, temperatures)
-    return float(np.mean([s.log_likelihood for s in scored]))
+  def find() -> tuple[Temperatures, Mapping[str, Any]]:
+    samples = [prompt for group in groups for prompt in group.prompts]
+    context.announce(f'searching on {len(samples)} development samples')
+    inputs = [prompt.tokens for prompt in samples]
+    vocabulary = model.vocabulary
+    targets = [
+      [*vocabulary.encode(prompt.sample.target), vocabulary.eos_id]
+      for prompt in samples
+    ]
 
-  return oracle.search(mean_log_likelihood, site)[0]
+    def mean_log_likelihood(temperatures: Temperatures) -> float:
+      scored = model.inference.score(inputs, targets, temperatures)
+      return float(np.mean([s.log_likelihood for s in scored]))
+
+    temperatures, best = oracle.search(mean_log_likelihood, site)
+    return temperatures, {
+      **provenance.describe(model),
+      'weights': model.fingerprint,
+      'mean_log_likelihood': best,
+    }
+
+  return _find_once(name, model, context, asked, find)
+
+
+def _find_once(
+  name: str,
+  model: Any,
+  context: Context,
+  asked: Mapping[str, Any],
+  find: Callable[[], tuple[Temperatures, Mapping[str, Any]]],
+) -> Temperatures:
+  """Return what the run's folder keeps; else find it, and keep it there.
+
+  Args:
+    name: of the alignment.
+    model: that it is for.
+    context: of the run.
+    asked: all that decides what is found.
+    find: returns temperatures, and how they were found.
+
+  Raises:
+    ResumeError: the folder has results of something else by this name.
+  """
+  path = context.folder / 'alignments' / f'{name}.json'
+  asked = json.loads(results.to_json(asked))
+  if path.exists():
+    temperatures, record = temperature_lib.load_calibrated(path)
+    model.check_calibration(path, record)
+    earlier = record.get('asked', {})
+    others = [key for key in asked if earlier.get(key) != asked[key]]
+    if not others:
+      return temperatures
+    if _has_results(context.folder, name):
+      # Better now than after minutes of calibration.
+      raise provenance.ResumeError(
+        f'{context.folder} has results of {name!r} found with another'
+        f' {others[0]}: {provenance.brief(earlier.get(others[0]))}, now'
+        f' {provenance.brief(asked[others[0]])}. Choose a new output directory,'
+        ' or set it back.'
+      )
+  temperatures, record = find()
+  path.parent.mkdir(parents=True, exist_ok=True)
+  record = json.loads(results.to_json({**record, 'asked': asked}))
+  temperature_lib.save(path, temperatures, **record)
+  return temperatures
+
+
+def _has_results(folder: pathlib.Path, name: str) -> bool:
+  if not (folder / 'results.json').exists():
+    return False
+  return name in results.read_results(folder)[0]['temperatures']
 
 
 def _named_by_content(name: str, temperatures: Temperatures) -> Alignment:

@@ -162,7 +162,9 @@ def evaluate(
     calibration or CalibrationOptions(),
     pathlib.Path(output_dir),
     lambda split: opening.open_text(model, calibration_data, split, seed),
-    lambda message: console.print(message, highlight=False, markup=False),
+    lambda message: console.print(
+      message, highlight=False, markup=False, soft_wrap=True
+    ),
   )
   _, rows = evaluation.evaluate(
     model,

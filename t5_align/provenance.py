@@ -121,7 +121,7 @@ def merge_headers(
     if field in before and before[field] != value:
       raise ResumeError(
         f'the output directory has results with another {field}:'
-        f' {_brief(before[field])}, now {_brief(value)}. Choose a new output'
+        f' {brief(before[field])}, now {brief(value)}. Choose a new output'
         ' directory, or set it back.'
       )
   by_name = ('tasks', 'temperatures', 'lost_characters')
@@ -157,7 +157,9 @@ def _config_hash(header: Mapping[str, Any]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _brief(text: str) -> str:
+def brief(value: Any) -> str:
+  """Return a value as an error names it."""
+  text = str(value)
   return text if len(text) <= 40 else f'{text[:37]}...'
 
 
