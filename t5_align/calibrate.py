@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-import json
 import os
 import pathlib
 import sys
@@ -85,7 +84,7 @@ def calibrate(
   checkpoint_path: str,
   output_dir: str,
   options: CalibrationOptions,
-  length: int | Sequence[int] | None = None,
+  length: int | str | Sequence[int | str] | None = None,
   data: str | Sequence[str] | None = None,
   training_length: int | None = None,
   config: Any = None,
@@ -121,6 +120,10 @@ def calibrate(
     ValueError: a wrong option, a length that is not longer than the training
       length, or too little text for it.
   """
+  lengths = None
+  if length is not None:
+    lengths = [_whole_number(n) for n in opening.as_list(length)]
+    _check_lengths(lengths, options)
   command.check_writable(output_dir)
   model = opening.open_model(
     checkpoint_path,
@@ -130,11 +133,11 @@ def calibrate(
     config=config,
     vocabulary=vocabulary,
     training_length=training_length,
+    temperatures=Temperatures(),  # not those it has, which may not fit it
   )
   text = opening.open_text(model, data, split, seed)
-  lengths = [_DEFAULT_TIMES * (model.training_length or 0)]
-  if length is not None:
-    lengths = [_whole_number(n) for n in opening.as_list(length)]
+  if lengths is None:
+    lengths = [_DEFAULT_TIMES * (model.training_length or 0)]
   calibration = model.calibrate(text, lengths, options)
   write(model, calibration, text, output_dir)
   from t5_align import report
@@ -151,18 +154,17 @@ def write(
 ) -> None:
   """Write temperatures.json and statistics.json."""
   folder = pathlib.Path(output_dir)
-  record = json.loads(
-    results.to_json(model.calibration_record(calibration, text))
-  )
-  temperature_lib.save(
-    folder / 'temperatures.json', calibration.temperatures, **record
-  )
+  record = model.calibration_record(calibration, text)
   statistics = {
     'header': provenance.describe(model),
     'measurements': calibration.measurements(),
     'rules': _curves(model, calibration),
   }
   content = results.to_json(statistics, indent=1)
+  # One right after the other: both are of this calibration, or neither is.
+  temperature_lib.save(
+    folder / 'temperatures.json', calibration.temperatures, **record
+  )
   results.write_atomically(folder / 'statistics.json', content + '\n')
 
 
@@ -198,6 +200,16 @@ def _curve(name, site, temperature, keys) -> dict[str, Any]:
   values = temperature_lib.mean_over_heads(temperature, keys)
   points = [[float(n), float(tau)] for n, tau in zip(keys, values)]
   return {'rule': name, 'site': site, 'points': points}
+
+
+def _check_lengths(lengths: Sequence[int], options: CalibrationOptions) -> None:
+  """Raise unless every length that was asked for would count."""
+  if len(set(lengths)) > 1 and options.form != 'by_length':
+    raise ValueError(
+      f'length is {", ".join(map(str, lengths))}, but a constant temperature'
+      " is found at one length: give one, or form 'by_length' (--form"
+      ' by_length), which follows them all.'
+    )
 
 
 def _whole_number(value: Any) -> int:
@@ -324,6 +336,7 @@ def main(
     argv,
     prog,
     unreadable=(CheckpointError,),
+    resumes=False,
   )
 
 

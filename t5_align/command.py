@@ -243,6 +243,7 @@ def run(
   argv: Sequence[str] | None,
   name: str,
   unreadable: tuple[type[Exception], ...] = (),
+  resumes: bool = True,
 ) -> int:
   """Run a command and return its exit code.
 
@@ -253,13 +254,16 @@ def run(
     unreadable: errors of a model or data, exit code 3. Other ValueErrors,
       NotImplementedErrors and a training that diverges are 2; anything else is
       a fault of ours and keeps its traceback.
+    resumes: whether the same command continues what was interrupted.
   """
   arguments = sys.argv[1:] if argv is None else list(argv)
   try:
     return body(arguments)
   except KeyboardInterrupt as error:
     fault: BaseException = error
-    message = 'interrupted; the same command continues where it stopped.'
+    message = 'interrupted; the same command ' + (
+      'continues where it stopped.' if resumes else 'starts over.'
+    )
     code = INTERRUPTED
   except (UnreadableError, OSError, *unreadable) as error:
     fault, message, code = error, str(error), 3
