@@ -150,8 +150,8 @@ def _calibrate(name, model, context, options) -> Temperatures:
   asked = {
     **dataclasses.asdict(chosen),
     'training_length': model.training_length,
-    'lengths': lengths,
     'data': text.hash,
+    'lengths': lengths,
   }
   del asked['tokens_per_batch']  # changes speed, never results
 

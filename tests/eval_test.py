@@ -11,6 +11,7 @@ import pytest
 
 from t5_align import cli, evaluation, inference, temperature
 from t5_align import eval as eval_lib
+from t5_align import model as model_lib
 from tests.tiny_model import save_tiny_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -168,6 +169,8 @@ TASK = ('--task', 'passkey_160')
     ((*TASK, '--alignment', 'nan'), 'temperature nan can not divide'),
     ((*TASK, '--alignment', 'entropy'), 'trained at'),
     ((*TASK, '--alignment', 'lost.json'), 'lost.json'),
+    ((*TASK, '--alignment', 'entropi'), "did you mean 'entropy'"),
+    ((*TASK, '--training_length', '0'), 'training_length is 0; wanted 2'),
     ((*TASK, '--max_input_tokens', '50'), 'over the limit max_input_tokens=50'),
     ((*TASK, '--truncation', 'left'), 'set max_input_tokens'),
     ((*TASK, '--truncation', 'up'), 'invalid choice'),
@@ -256,6 +259,71 @@ def test_another_configuration_is_refused(model_folder, capfd):
   capfd.readouterr()
   assert run(*arguments, '--seed', 1) == 2
   assert 'another settings.seed' in one_line(capfd)
+
+
+def test_alignments_that_measure_the_model(model_folder, monkeypatch, capfd):
+  """Found on the way, compared with none, and found once."""
+  names = ('none', 'entropy', 'entropy_closed_form', 'yarn', 'ssmax', 'oracle')
+  arguments = (
+    '--model', model_folder, *TASK, '--limit', 2, '--training_length', 128,
+    '--gin.calibration.CalibrationOptions.num_sequences=2',
+    "--gin.TASK_FEATURE_LENGTHS={'targets': 2}", '--output_dir', 'out',
+    '--alignment', ','.join(names),
+  )  # fmt: skip
+  assert run(*arguments) == 0
+  header, rows = read('out')
+  assert [row['alignment'] for row in rows] == list(names)
+  assert [row['difference'] is None for row in rows] == [True] + [False] * 5
+  assert header['temperatures']['entropy']['encoder']['law'] == 'interpolated'
+  kept = pathlib.Path('out/alignments')
+  assert {path.stem for path in kept.iterdir()} == {
+    'entropy', 'entropy_closed_form', 'oracle',
+  }  # fmt: skip
+  record = temperature.load_calibrated(kept / 'entropy.json')[1]
+  assert 'split dev' in record['data']['source']
+  assert "calibrating 'entropy' at 151 tokens on" in capfd.readouterr().err
+
+  def refuse(*_, **__):
+    raise AssertionError('this was calibrated before')
+
+  monkeypatch.setattr(model_lib.Model, 'calibrate', refuse)
+  assert run(*arguments) == 0
+  assert read('out')[1] == rows
+  capfd.readouterr()
+  layers = '--gin.calibration.CalibrationOptions.granularity="layer"'
+  assert run(*arguments, layers) == 2
+  assert "'entropy' found with another granularity" in one_line(capfd)
+  # What is kept is a temperatures.json like any other.
+  other = ('--alignment', 'none', '--alignment', kept / 'entropy.json')
+  rest = (*arguments[:-4], '--output_dir', 'again', *other)
+  assert run(*rest) == 0
+  named = read('again')[1][1]['alignment']
+  assert named.startswith('entropy.json@')
+  temperatures = read('again')[0]['temperatures'][named]
+  assert temperatures == header['temperatures']['entropy']
+
+
+@pytest.mark.parametrize(
+  'content, message',
+  [
+    ('{"version": 1, "temperatures": {"enc', 'no temperatures here'),
+    ('{"version": 2, "temperatures": {}}', 'version 2, wanted 1'),
+    ('{"version": 1, "temperatures": {"encoder": [1, 1]}}', 'model has 1'),
+    (
+      '{"version": 1, "temperatures": {}, "calibration": {"weights": "00"}}',
+      'calibrated on other weights',
+    ),
+  ],
+)
+def test_temperatures_of_another_model(model_folder, capfd, content, message):
+  pathlib.Path('t.json').write_text(content)
+  arguments = (*TASK, '--limit', 2)
+  assert run('--model', model_folder, *arguments, '--alignment', 't.json') == 2
+  assert message in one_line(capfd)
+  shutil.copytree(model_folder, 'aligned')
+  shutil.copy('t.json', 'aligned/temperatures.json')
+  assert run('--model', 'aligned', *arguments) == 3
+  assert message in one_line(capfd)
 
 
 def test_experiment_file_parses():
