@@ -1,16 +1,23 @@
 """Model: three lines on the bundled model, its files, and bad folders."""
 
+import dataclasses
 import json
 
+import flax
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from t5_align import load_model
+from t5_align.alignment.calibration import CalibrationOptions
 from t5_align.bundled import BUNDLED_MODEL
+from t5_align.calibration_text import PlainText
 from t5_align.checkpoints import save_t5x
+from t5_align.network import DecoderOnlyTransformer
 from t5_align.tasks.generators import get_task
-from t5_align.temperature import Temperatures
+from t5_align.temperature import Law, Temperatures
+from tests.tiny_model import save_tiny_model
 
 
 @pytest.fixture(scope='module')
@@ -110,3 +117,168 @@ def test_tokenizer_of_a_larger_model(model, tmp_path):
 def test_one_string_is_no_list_of_strings(model):
   with pytest.raises(TypeError, match='list of strings'):
     model.tokenize('What is the pass key?')
+
+
+TEXTS = [
+  f'The quick brown fox met {i * i} lazy dogs, and {i} of them saw it.'
+  for i in range(40)
+]
+
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory):
+  """A model with random weights that was 'trained' at 32 bytes."""
+  folder = tmp_path_factory.mktemp('tiny')
+  save_tiny_model(folder)
+  return load_model(folder, training_length=32)
+
+
+@pytest.fixture(scope='module')
+def aligned(tiny):
+  return tiny.align(64, TEXTS, num_sequences=2)
+
+
+def test_align_then_generate(tiny, aligned):
+  temperatures = aligned.temperatures
+  assert temperatures == Temperatures(encoder=temperatures.encoder)
+  assert 0 < temperatures.encoder < 1
+  assert tiny.temperatures == Temperatures()
+  record = aligned.calibration
+  assert record['lengths'] == [64] and record['strategy'] == 'entropy'
+  assert record['data']['source'].startswith('40 texts: ')
+  assert aligned.generate([TEXTS[0]], max_new_tokens=3) != []
+  tokens = np.array(tiny.tokenize([TEXTS[0]]))
+  sharper, plain = (m.encode(tokens) for m in (aligned, tiny))
+  assert not jnp.allclose(sharper, plain)
+
+
+def test_alignment_does_what_it_says(tiny, aligned):
+  """The entropy at the target length is that of the training length."""
+  text = PlainText(TEXTS, tiny.vocabulary)
+  entropy = {}
+  for name, model, length in (
+    ('short', tiny, 32), ('long', tiny, 64), ('aligned', aligned, 64),
+  ):  # fmt: skip
+    statistics = model.statistics(text, length, num_sequences=8)
+    mean = statistics.sites['encoder'].mean('entropy_nats')
+    assert mean.shape == (1, 2, 1)
+    entropy[name] = mean.mean()
+  assert entropy['long'] > entropy['short'] + 0.3
+  # Other windows of the text than those that were calibrated on.
+  assert entropy['aligned'] == pytest.approx(entropy['short'], rel=0.05)
+
+
+def test_saved_alignment_says_how_it_was_found(aligned, tmp_path):
+  aligned.save(tmp_path)
+
+  def refuse(constant):
+    raise AssertionError(constant)
+
+  path = tmp_path / 'temperatures.json'
+  json.loads(path.read_text(), parse_constant=refuse)
+  again = load_model(tmp_path)
+  assert again.temperatures == aligned.temperatures
+  assert again.calibration == aligned.calibration
+  assert again.training_length == 32
+  other = again.with_temperatures(Temperatures(encoder=0.5))
+  assert other.calibration is None  # it is not about these
+
+
+def test_align_passes_its_options(tiny, monkeypatch):
+  calls = []
+
+  def record(self, text, lengths, options, training_length):
+    calls.append((text, lengths, options, training_length))
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(type(tiny), 'calibrate', record)
+  text = PlainText(TEXTS, tiny.vocabulary)
+  with pytest.raises(KeyboardInterrupt):
+    tiny.align(
+      64, text, 'maximum_probability', 16, 'head', ['encoder', 'cross'],
+      averaging='log', clamp=True,
+    )  # fmt: skip
+  with pytest.raises(KeyboardInterrupt):
+    tiny.align(64, sites='cross')
+  assert calls[0] == (
+    text,
+    [64],
+    CalibrationOptions(
+      strategy='maximum_probability',
+      granularity='head',
+      sites=('encoder', 'cross'),
+      averaging='log',
+      clamp=True,
+    ),
+    16,
+  )
+  generated, _, options, training_length = calls[1]
+  assert 'split dev' in generated.source
+  assert options.sites == ('cross',) and training_length is None
+
+
+def test_statistics_of_generated_text(tiny):
+  statistics = tiny.statistics(None, 128, sites=['cross'], num_sequences=2)
+  assert list(statistics.sites) == ['cross']
+  entropy = statistics.sites['cross'].mean('entropy_nats')
+  assert np.all((entropy > 0) & (entropy < np.log(128)))
+
+
+def test_decoder_only_model_is_aligned_by_length(tiny):
+  network = DecoderOnlyTransformer(tiny.config)
+  tokens = jnp.ones((1, 4), jnp.int32)
+  variables = jax.jit(network.init)(jax.random.key(0), tokens, tokens)
+  checkpoint = dataclasses.replace(
+    tiny.checkpoint,
+    params=flax.core.unfreeze(variables['params']),
+    decoder_only=True,
+  )
+  model = dataclasses.replace(tiny, checkpoint=checkpoint)
+  aligned = model.align(64, TEXTS, num_sequences=2)
+  law = aligned.temperatures.decoder
+  assert isinstance(law, Law) and law.name == 'interpolated'
+  assert law.coefficients[:2] == (32.0, 1.0) and law.coefficients[-1] < 1
+  assert aligned.temperatures == Temperatures(decoder=law)
+  assert len(aligned.generate([TEXTS[0]], max_new_tokens=2)) == 1
+  with pytest.raises(ValueError, match="'cross' is no attention site"):
+    model.align(64, TEXTS, sites=('cross',))
+
+
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    ({'length': 32}, 'not longer than the training length, 32'),
+    ({'length': 64, 'training_length': 64}, 'training length, 64'),
+    ({'length': 64, 'training_length': 0}, 'training length is 0 tokens'),
+    ({'length': 9999}, 'Give more text, or ask for a shorter length'),
+    ({'length': 64, 'strategy': 'entropi'}, "did you mean 'entropy'"),
+    ({'length': 64, 'granularity': 'heads'}, "did you mean 'head'"),
+    ({'length': 64, 'sites': ('crss',)}, "did you mean 'cross'"),
+    ({'length': 64, 'texts': []}, 'there is no text'),
+  ],
+)
+def test_bad_alignment(tiny, arguments, message):
+  with pytest.raises(ValueError, match=message):
+    tiny.align(**{'texts': TEXTS} | arguments)
+
+
+def test_align_needs_a_training_length(tiny):
+  unknown = dataclasses.replace(tiny, training_length=None)
+  with pytest.raises(ValueError, match='give training_length, in tokens'):
+    unknown.align(64, TEXTS)
+
+
+def test_measuring_needs_a_tokenizer_and_a_list(tiny):
+  silent = dataclasses.replace(tiny, vocabulary=None)
+  for model, texts, error in (
+    (silent, TEXTS, ValueError),
+    (silent, None, ValueError),
+    (tiny, TEXTS[0], TypeError),
+  ):
+    message = 'list of strings' if error is TypeError else 'no tokenizer'
+    with pytest.raises(error, match=message):
+      model.statistics(texts, 32)
+    with pytest.raises(error, match=message):
+      model.align(64, texts)
+    with pytest.raises(error, match=message):
+      model.calibrate(texts, [64])
