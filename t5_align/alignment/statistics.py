@@ -124,9 +124,15 @@ class SiteStatistics:
       return self.sweep[name].sum(1) / self.rows.sum(0)
 
   def by_sequence(self, name: str) -> np.ndarray:
-    """Return the mean over rows of each sequence, [E, L, N, G]."""
+    """Return one value a sequence, whose mean is `mean`, [E, L, N, G].
+
+    Where all have as many rows, it is the mean over them. A sequence with more
+    rows is further from the mean, as its weight is: the linear form of a ratio
+    of sums (W. G. Cochran, "Sampling Techniques", 1977, section 6.3).
+    """
+    rows, mean = self.rows[:, None, None, :], self.mean(name)
     with np.errstate(invalid='ignore'):
-      return self.sums[name] / self.rows[:, None, None, :]
+      return mean + (self.sums[name] - rows * mean) / rows.mean(0)
 
   def stderr(self, name: str) -> np.ndarray:
     """Return the standard error of `mean`, [L, N, G]; nan for one sequence."""
