@@ -39,6 +39,7 @@ _NUM_FACTORS = 9
 _FIRST_SPAN = np.log(8.0)
 _NARROWEST_SPAN = 0.01
 _MAX_PASSES = 60
+_ROUNDING = 1e-5  # nats, of the entropy of logits of 40 in float32
 
 # (site -> τ [L, N, G], factors [M]) -> statistics under them.
 Measure = Callable[[Mapping[str, np.ndarray], np.ndarray], AttentionStatistics]
@@ -156,6 +157,8 @@ class _State:
     # A logarithm's own scale is 1.
     is_log = objective.statistic.startswith('log')
     self.tolerance = tolerance * (1.0 if is_log else np.abs(self.targets))
+    if objective.strategy == 'entropy':
+      self.tolerance = np.maximum(self.tolerance, _ROUNDING)
     self.ranks = np.array([u.rank for u in unknowns])
     self.is_shared = np.array([u.layer is None for u in unknowns])
     self.log_tau = np.zeros(len(unknowns))
@@ -174,14 +177,15 @@ class _State:
     if np.isnan(self.before).all():
       self.before = self.values
     close = np.abs(self.values - self.targets) <= self.tolerance
-    self._give_up(close)
-    self.settled = close | (self.status != 'solved')
+    reset = self._give_up(close)
+    # One more pass under what was reset, which the layers above read.
+    self.settled = (close | (self.status != 'solved')) & ~reset
 
   def _give_up(self, close):
-    """Set τ to 1 where no temperature, or none below 1, will do."""
+    """Leave alone what has no solution; tell whose τ went back to 1."""
     is_open = ~close & (self.status == 'solved')
     if not is_open.any():
-      return
+      return is_open
     # Layers above may yet change, as what they read does.
     lowest = is_open & (self.ranks == self.ranks[is_open].min())
     saturated = lowest & (np.abs(self.log_tau) >= _BOUND)
@@ -193,13 +197,19 @@ class _State:
         flatter = ~flatter
       clamped = lowest & ~flatter & (self.log_tau == 0) & ~saturated
       self.status[clamped] = 'clamped'
+    return saturated
 
   def move(self, steps: np.ndarray) -> float:
     """Go to the roots of the curves; return the largest move."""
+    # What np.interp wants of a monotone curve: rising values. Where it is flat
+    # the root is at the end that sharpens or flattens as the target asks.
+    if not self.objective.rises_with_temperature:
+      steps = steps[::-1]
+    curves = self.curves if steps[0] < 0 else self.curves[:, ::-1]
     roots = np.array(
       [
-        np.interp(t, *_ascending(curve, steps))
-        for curve, t in zip(self.curves, self.targets)
+        np.interp(t, np.maximum.accumulate(curve), steps)
+        for curve, t in zip(curves, self.targets)
       ]
     )
     if self.last_roots is not None:
@@ -258,9 +268,3 @@ def _spread(unknowns, log_tau, shapes) -> dict[str, np.ndarray]:
   for unknown, value in zip(unknowns, log_tau):
     tau[unknown.site][unknown.heads, unknown.group] = np.exp(value)
   return tau
-
-
-def _ascending(curve, steps):
-  """What np.interp wants of a monotone curve: rising values."""
-  order = np.argsort(curve, kind='stable')
-  return curve[order], steps[order]

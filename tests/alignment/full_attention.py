@@ -67,9 +67,7 @@ def _bias(network, params, site, T, S):
 def rows(logits, causal):
   """Return the statistics of each row of [..., T, S] logits."""
   T, S = logits.shape[-2:]
-  visible = np.ones((T, S), bool)
-  if causal:
-    visible = np.tril(visible)
+  visible = np.tri(T, S, dtype=bool) if causal else np.ones((T, S), bool)
   probabilities = softmax(logits, visible)
   count = visible.sum(-1)
   seen = np.where(visible, logits, 0)
