@@ -68,10 +68,6 @@ class Objective:
     """Entropy rises as attention flattens; the largest probability falls."""
     return self.strategy == 'entropy'
 
-  def value(self, mean: np.ndarray) -> np.ndarray:
-    """Return an averaged statistic in the strategy's own unit."""
-    return np.exp(mean) if self.averaging == 'log' else mean
-
 
 def group_heads(
   granularity: str, selected: np.ndarray
