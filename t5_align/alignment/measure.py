@@ -110,6 +110,7 @@ class AttentionMeter:
     traced = temperatures.as_arrays(config)
     swept = None if factors is None else jnp.asarray(factors, jnp.float32)
     size = max(1, self.tokens_per_batch // max(map(len, inputs)))
+    size = min(size, len(inputs))
     parts = []
     for start in range(0, len(inputs), size):
       rows = range(start, min(start + size, len(inputs)))
@@ -327,8 +328,11 @@ def _row_values(statistics: SoftmaxStatistics) -> dict[str, Any]:
 
 def _to_host(measured, num_sequences, length, num_sampled_rows):
   """Turn one batch's sums into statistics, without what filled it up."""
-  sites = {}
-  for site, found in jax.device_get(measured).items():
+  sites, on_host = {}, jax.device_get(measured)
+  for site in SITES:  # JAX sorts dictionaries by name
+    if site not in on_host:
+      continue
+    found = on_host[site]
 
     def stack(name, axis, found=found):
       # A list of [B, N, …], one a layer -> [B, L, N, …]

@@ -1,9 +1,9 @@
 """Random models whose attention is peaked, and random text for them."""
 
+import dataclasses
 import functools
 import types
 
-import flax
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,13 @@ from t5_align.network import DecoderOnlyTransformer, Transformer
 VOCAB_SIZE = 256
 
 
-@functools.cache
 def random_model(
   num_layers: int,
   num_heads: int,
   decoder_only: bool = False,
   *,
   spread: float = 2.0,
-  attention: str | None = None,
-  seed: int = 0,
+  attention: str = 'reference',
 ):
   """Return a network and parameters; `spread` is that of query · key."""
   config = T5Config(
@@ -35,20 +33,27 @@ def random_model(
     head_dim=8,
     mlp_dim=32,
     relative_attention_max_distance=24,
-    attention=attention,
   )
-  network = (DecoderOnlyTransformer if decoder_only else Transformer)(config)
+  build = DecoderOnlyTransformer if decoder_only else Transformer
+  params = _parameters(build(config), spread)
+  return build(dataclasses.replace(config, attention=attention)), params
+
+
+@functools.cache
+def _parameters(network, spread):
   tokens = jnp.ones((1, 4), jnp.int32)
-  variables = jax.jit(functools.partial(network.init, enable_dropout=False))(
-    jax.random.key(seed), *(tokens,) * (2 if decoder_only else 3)
+  arguments = (tokens,) * (
+    2 if isinstance(network, DecoderOnlyTransformer) else 3
   )
+  init = functools.partial(network.init, enable_dropout=False)
+  variables = jax.jit(init)(jax.random.key(0), *arguments)
   flat = flax.traverse_util.flatten_dict(variables['params'], sep='/')
   # Initial logits, before the bias, have a variance of 1.
   flat = {
     path: x * spread if path.endswith('query/kernel') else x
     for path, x in flat.items()
   }
-  return network, flax.traverse_util.unflatten_dict(flat, sep='/')
+  return flax.traverse_util.unflatten_dict(flat, sep='/')
 
 
 class RandomText:

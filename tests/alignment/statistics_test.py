@@ -144,6 +144,14 @@ def test_merged_samples_weigh_by_sequences():
   np.testing.assert_allclose(merged.distance_mass.sum(0), 1)
 
 
+def test_merged_samples_of_cross_attention_have_no_position():
+  nothing = dict(bias_overlap=None, content_nats=None, distance_mass=None)
+  sample = dataclasses.replace(row_sample(1), **nothing, distances=())
+  merged = SiteStatistics.merge([site(1, sample), site(1, sample)]).sample
+  assert merged.distance_mass is None and merged.bias_overlap is None
+  np.testing.assert_allclose(merged.logit_skewness, sample.logit_skewness)
+
+
 def test_no_sample_where_a_part_has_none():
   assert SiteStatistics.merge([site(1, row_sample(1)), site(2)]).sample is None
 
