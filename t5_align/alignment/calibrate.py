@@ -135,6 +135,13 @@ class _Job:
         f' training length, {self.training_length}: there is nothing to align.'
         ' Give a longer one, or another training_length.'
       )
+    sees_no_more = 'decoder' in self.options.sites and not self.is_causal
+    if self.options.form == 'by_length' and sees_no_more:
+      raise ValueError(
+        'The decoder beside an encoder sees no more keys where the input is'
+        " longer: it has no temperature by length. Give form='constant', or"
+        ' other sites.'
+      )
     if self.options.form == 'constant' or self.is_causal:
       # A causal pass has rows of every length up to its own.
       self.lengths = self.lengths[-1:]
@@ -227,8 +234,8 @@ class _Job:
       temperatures,
       factors=factors,
       groups=groups or self._groups(length),
-      # A sweep is on the way to somewhere: whole rows are for what is shown.
       strata=getattr(sequences, 'strata', None),
+      # A sweep is on the way to somewhere: whole rows are for what is shown.
       rows_per_sequence=self.options.rows_per_sequence
       if factors is None
       else 0,

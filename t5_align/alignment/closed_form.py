@@ -52,10 +52,11 @@ def apply_closed_form(
   for unknown in unknowns:
     short, long = training.sites[unknown.site], before.sites[unknown.site]
     sigma, error = _spread(short, unknown.heads)
+    first = float(short.keys[0])
+    # A decoder beside an encoder sees no more keys than it did.
+    keys = max(first, float(long.keys[unknown.group]))
     value, low, high = (
-      float(
-        formula(max(s, _NARROWEST), short.keys[0], long.keys[unknown.group])
-      )
+      float(formula(max(s, _NARROWEST), first, keys))
       for s in (sigma, sigma - error, sigma + error)
     )
     tau[unknown.site][unknown.heads, unknown.group] = value
@@ -65,7 +66,7 @@ def apply_closed_form(
         temperature=value,
         before=float(unknown.mean(long.mean(objective.statistic))),
         after=float('nan'),
-        ci95=(low, high) if np.isfinite(error) else None,
+        ci95=(low, high) if error else None,
         status='solved',
       )
     )
@@ -123,13 +124,13 @@ def _formula(objective: Objective) -> Callable[..., gaussian.Values]:
 
 
 def _spread(short, heads):
-  """Root mean variance of some heads, and half of its 95 % interval."""
+  """Root mean variance of some heads, and half of its 95 % interval or 0."""
   from scipy import stats
 
   each = short.by_sequence('logit_variance')[..., 0][:, heads].mean(-1)
   sigma = float(np.sqrt(short.mean('logit_variance')[heads, 0].mean()))
   error = float(short.stderr_of_mean(each))
   if not np.isfinite(error) or sigma == 0:
-    return sigma, float('nan')
+    return sigma, 0.0
   quantile = stats.t.ppf(0.975, short.degrees_of_freedom)
   return sigma, float(quantile * error / (2 * sigma))
