@@ -1,46 +1,72 @@
-"""What is kept, over which heads, and what is refused."""
+"""Names of objectives, and which heads share a temperature."""
 
 import numpy as np
 import pytest
 
-from t5_align.alignment.objectives import Objective, group_heads
-
-
-def test_statistics():
-  assert Objective('entropy').statistic == 'entropy_nats'
-  assert Objective('maximum_probability').statistic == 'max_probability'
-  log = Objective('maximum_probability', 'log')
-  assert log.statistic == 'log_max_probability'
-  assert Objective('entropy').rises_with_temperature
-  assert not log.rises_with_temperature
+from t5_align.alignment.objectives import Objective, check_name, group_heads
 
 
 @pytest.mark.parametrize(
-  'arguments, message',
+  'objective, statistic, rises',
   [
-    (('entrpy',), "strategy 'entrpy'; did you mean 'entropy'"),
-    (('entropy', 'mean'), 'averaging'),
-    (('entropy', 'log'), 'logarithm already'),
+    (Objective('entropy'), 'entropy_nats', True),
+    (Objective('maximum_probability'), 'max_probability', False),
+    (Objective('maximum_probability', 'log'), 'log_max_probability', False),
   ],
 )
-def test_bad_objectives(arguments, message):
+def test_statistic_of_each(objective, statistic, rises):
+  assert objective.statistic == statistic
+  assert objective.rises_with_temperature is rises
+
+
+@pytest.mark.parametrize(
+  'make, message',
+  [
+    (lambda: Objective('entropi'), "strategy 'entropi'.*'entropy'"),
+    (
+      lambda: Objective('max_probability'),
+      "strategy 'max_probability'.*'maximum_probability'",
+    ),
+    (
+      lambda: Objective('maximum_probability', 'logs'),
+      "averaging 'logs'.*'log'",
+    ),
+    (lambda: Objective('entropy', 'log'), "use 'arithmetic'"),
+    (
+      lambda: group_heads('heads', np.ones((1, 1), bool)),
+      "granularity 'heads'.*'head'",
+    ),
+    (lambda: check_name('site', 'crss', ('encoder', 'cross')), "'cross'"),
+  ],
+)
+def test_unknown_names_get_the_nearest(make, message):
   with pytest.raises(ValueError, match=message):
-    Objective(*arguments)
+    make()
 
 
-def test_groups_are_disjoint_and_cover_what_is_selected():
-  selected = np.array([[True, False, True], [False, False, False]])
-  sizes = {'model': 1, 'layer': 1, 'head': 2}
-  for granularity, size in sizes.items():
-    groups = group_heads(granularity, selected)
-    assert len(groups) == size
-    covered = sum(mask.astype(int) for _, _, mask in groups)
-    np.testing.assert_array_equal(covered, selected)
-  assert [group[:2] for group in group_heads('head', selected)] == [
-    (0, 0),
-    (0, 2),
-  ]
-  assert group_heads('layer', selected)[0][:2] == (0, None)
-  assert group_heads('model', selected)[0][:2] == (None, None)
-  with pytest.raises(ValueError, match="did you mean 'layer'"):
-    group_heads('layers', selected)
+SELECTED = np.array([[True, False, True], [False, False, False], [True] * 3])
+
+
+@pytest.mark.parametrize(
+  'granularity, names',
+  [
+    ('model', [(None, None)]),
+    ('layer', [(0, None), (2, None)]),
+    ('head', [(0, 0), (0, 2), (2, 0), (2, 1), (2, 2)]),
+  ],
+)
+def test_groups_share_out_the_selected_heads(granularity, names):
+  groups = group_heads(granularity, SELECTED)
+  assert [(layer, head) for layer, head, _ in groups] == names
+  # Each selected head is in one group, and no other head in any.
+  np.testing.assert_array_equal(
+    sum(heads.astype(int) for *_, heads in groups), SELECTED
+  )
+  for layer, head, heads in groups:
+    layers, columns = np.nonzero(heads)
+    assert layer is None or set(layers) == {layer}
+    assert head is None or set(columns) == {head}
+
+
+def test_no_group_of_no_head():
+  assert group_heads('model', np.zeros((2, 2), bool)) == []

@@ -1,4 +1,4 @@
-"""The search finds the peak, and never does worse than no temperature."""
+"""Search for the best constant."""
 
 import math
 
@@ -8,24 +8,33 @@ from t5_align.alignment import oracle
 from t5_align.temperature import Temperatures
 
 
-@pytest.mark.parametrize('best', [0.3, 0.62, 1.2])
-def test_finds_the_peak(best):
-  calls = []
+@pytest.mark.parametrize('site', ['encoder', 'decoder'])
+@pytest.mark.parametrize('best', [0.3, 0.62, 1.3])
+def test_finds_the_peak(best, site):
+  asked = []
 
-  def objective(temperatures):
-    calls.append(temperatures)
-    return -(math.log(temperatures.encoder / best) ** 2)
+  def quadratic(temperatures):
+    asked.append(getattr(temperatures, site))
+    return 5 - math.log(asked[-1] / best) ** 2
 
-  found, value = oracle.search(objective, 'encoder')
-  assert found.encoder == pytest.approx(best, rel=0.02)
-  assert value == objective(found)
-  assert found.decoder == found.cross == 1.0
-  assert len(calls) < 40  # each is an evaluation of the model
+  temperatures, value = oracle.search(quadratic, site)
+  found = getattr(temperatures, site)
+  assert found == pytest.approx(best, rel=0.02)
+  assert temperatures == Temperatures(**{site: found})
+  assert value == pytest.approx(5, abs=1e-3)
+  assert len(asked) < 15
+  assert all(oracle.LOWEST <= tau <= oracle.HIGHEST for tau in asked)
 
 
-def test_never_worse_than_none():
-  """A narrow peak at 1 that a search passes by."""
-  found, value = oracle.search(
-    lambda temperatures: 1.0 if temperatures.cross == 1.0 else 0.0, 'cross'
-  )
-  assert (found, value) == (Temperatures(), 1.0)
+@pytest.mark.parametrize(
+  'objective',
+  [
+    # Anywhere else is worse, but the search can't know where to look.
+    lambda t: 1.0 if t.encoder == 1 else -abs(t.encoder - 0.3),
+    lambda t: 0.0,
+  ],
+)
+def test_never_worse_than_none(objective):
+  temperatures, value = oracle.search(objective, 'encoder')
+  assert temperatures == Temperatures()
+  assert value == objective(Temperatures())

@@ -1,83 +1,90 @@
-"""Every rule by name: its temperatures, what it needs, where it is from."""
+"""Every way to choose temperatures, by name."""
 
 import numpy as np
 import pytest
 
 from t5_align import temperature
-from t5_align.alignment import rules
-from t5_align.alignment.rules import RULES, Setting, SettingError
+from t5_align.alignment.rules import RULES, Setting, SettingError, get_rule
 from t5_align.config import T5Config
-from t5_align.temperature import Temperatures
+from t5_align.temperature import Law, Temperatures
 
-CONFIG = T5Config(vocab_size=8, num_heads=2, num_encoder_layers=1, head_dim=64)
-KEYS = [1024.0, 2048.0, 4096.0, 8192.0, 16384.0]
-# L_tr = 512. Sources: see `laws`; YaRN and InfoScale from their codes.
-EXPECTED = {
-  'none': [1.0] * 5,
-  'log_n': [0.9, 0.8182, 0.75, 0.6923, 0.6429],
-  'ssmax': [0.9, 0.8182, 0.75, 0.6923, 0.6429],
-  'infoscale': [0.9537, 0.9140, 0.8797, 0.8495, 0.8229],
-  'yarn': [0.8746, 0.7713, 0.6853, 0.6130, 0.5515],
+CONFIG = T5Config(vocab_size=8, head_dim=64)
+LENGTHS = (1024, 2048, 4096, 8192, 16384)
+# τ at LENGTHS where the training length is 512 and heads have 64 dimensions.
+GOLDEN = {
+  'log_n': (0.9000, 0.8182, 0.7500, 0.6923, 0.6429),
+  'ssmax': (0.9000, 0.8182, 0.7500, 0.6923, 0.6429),
+  'infoscale': (0.9537, 0.9140, 0.8797, 0.8495, 0.8229),
+  'yarn': (0.8746, 0.7713, 0.6853, 0.6130, 0.5515),
 }
+STRATEGIES = {
+  'entropy': dict(strategy='entropy', method='calibrated'),
+  'maximum_probability': dict(
+    strategy='maximum_probability', method='calibrated'
+  ),
+  'entropy_closed_form': dict(strategy='entropy', method='closed_form'),
+  'maximum_probability_closed_form': dict(
+    strategy='maximum_probability', method='closed_form'
+  ),
+}
+CHOSEN = Temperatures(encoder=0.8)
 
 
-@pytest.mark.parametrize('name', EXPECTED)
-def test_rules_of_length(name):
-  setting = Setting(CONFIG, 512, ('encoder', 'cross'))
-  found = RULES[name].temperatures(setting)
-  for site in ('encoder', 'cross'):
-    tau = temperature.mean_over_heads(getattr(found, site), KEYS)
-    np.testing.assert_allclose(tau, EXPECTED[name], atol=5.1e-5)
-  assert found.decoder == 1.0
+def setting(training_length=512, **options):
+  return Setting(CONFIG, training_length, ('encoder', 'cross'), **options)
 
 
-def test_every_rule_has_a_source_and_does_what_it_says():
-  """Whoever adds a rule adds its expectation here."""
-  calibrated = {
-    f'{strategy}{end}'
-    for strategy in ('entropy', 'maximum_probability')
-    for end in ('', '_closed_form')
-  }
-  assert set(RULES) == {*EXPECTED, *calibrated, 'oracle'}
-  assert all(rule.source and rule.description for rule in RULES.values())
+def test_no_rule_is_left_out_here():
+  assert set(RULES) == {'none', 'oracle', *GOLDEN, *STRATEGIES}
+  for rule in RULES.values():
+    assert rule.source and rule.description
 
 
-@pytest.mark.parametrize(
-  'name, options',
-  [
-    ('entropy', ('entropy', 'calibrated')),
-    ('maximum_probability', ('maximum_probability', 'calibrated')),
-    ('entropy_closed_form', ('entropy', 'closed_form')),
-    (
-      'maximum_probability_closed_form',
-      ('maximum_probability', 'closed_form'),
-    ),
-  ],
-)
-def test_strategies_calibrate(name, options):
-  wanted = Temperatures(encoder=0.7)
-
-  def calibrate(strategy, method):
-    assert (strategy, method) == options
-    return wanted
-
-  setting = Setting(CONFIG, 512, ('encoder',), calibrate=calibrate)
-  assert RULES[name].temperatures(setting) is wanted
-  with pytest.raises(SettingError, match='text to measure on'):
-    RULES[name].temperatures(Setting(CONFIG, 512, ('encoder',)))
+@pytest.mark.parametrize('name', GOLDEN)
+def test_baselines(name):
+  chosen = get_rule(name).temperatures(setting())
+  assert chosen.decoder == 1.0  # not asked for
+  for law in (chosen.encoder, chosen.cross):
+    assert isinstance(law, Law)
+    counts = np.array([LENGTHS])
+    tau = np.asarray(temperature.resolve(law, lambda counts=counts: counts))
+    np.testing.assert_allclose(tau[0, 0], GOLDEN[name], atol=5e-5)
+    at_training = temperature.resolve(law, lambda: np.array([[512]]))
+    np.testing.assert_allclose(at_training, 1, rtol=1e-6)
 
 
-def test_what_a_rule_needs_and_lacks():
-  for name in ('log_n', 'ssmax', 'yarn', 'infoscale', 'entropy'):
-    with pytest.raises(SettingError, match='training_length'):
-      RULES[name].temperatures(Setting(CONFIG, None, ('encoder',)))
-  with pytest.raises(SettingError, match='development samples'):
-    RULES['oracle'].temperatures(Setting(CONFIG, 512, ('encoder',)))
-  wanted = Temperatures(encoder=0.5)
-  setting = Setting(CONFIG, 512, ('encoder',), search=lambda: wanted)
-  assert RULES['oracle'].temperatures(setting) is wanted
+def test_none():
+  assert get_rule('none').temperatures(setting(None)) == Temperatures()
+
+
+@pytest.mark.parametrize('name', STRATEGIES)
+def test_strategies_calibrate(name):
+  asked = []
+
+  def calibrate(**options):
+    asked.append(options)
+    return CHOSEN
+
+  chosen = get_rule(name).temperatures(setting(calibrate=calibrate))
+  assert chosen is CHOSEN and asked == [STRATEGIES[name]]
+  with pytest.raises(SettingError, match='needs a model and text'):
+    get_rule(name).temperatures(setting())
+
+
+def test_oracle_searches():
+  rule = get_rule('oracle')
+  assert rule.temperatures(setting(search=lambda: CHOSEN)) is CHOSEN
+  with pytest.raises(SettingError, match='needs tasks'):
+    rule.temperatures(setting())
+
+
+@pytest.mark.parametrize('name', [*GOLDEN, *STRATEGIES])
+def test_unknown_training_length(name):
+  unknown = setting(None, calibrate=lambda **options: CHOSEN)
+  with pytest.raises(SettingError, match='not known; give it as training_len'):
+    get_rule(name).temperatures(unknown)
 
 
 def test_unknown_rule_names_the_nearest():
-  with pytest.raises(ValueError, match="did you mean 'yarn'"):
-    rules.get_rule('yran')
+  with pytest.raises(ValueError, match="alignment 'entropi'.*'entropy'"):
+    get_rule('entropi')

@@ -1,65 +1,73 @@
-"""Which kind a head is, from made-up statistics at two lengths."""
+"""Which heads disperse because of content."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
-from t5_align.alignment.row_sample import distance_edges
-from t5_align.alignment.selection import classify
-from t5_align.alignment.statistics import RowSample, SiteStatistics
+from t5_align.alignment.selection import KINDS, classify
+from t5_align.alignment.statistics import (
+  STATISTICS,
+  RowSample,
+  SiteStatistics,
+)
+
+KEYS = 64
 
 
-def statistics(keys, max_probability, entropy, content=None):
-  """One layer; one value a head, the same in each of two sequences."""
-  heads = len(max_probability)
-  ones = np.ones((2, 1, heads, 1))
-  sums = {
-    'max_probability': ones * np.reshape(max_probability, (heads, 1)),
-    'entropy_nats': ones * np.reshape(entropy, (heads, 1)),
-  }
+def site(keys, content_nats=None, **means):
+  """One layer; statistics are given a head. Two groups of rows."""
+  num_heads = len(next(iter(means.values())))
+  sums = dict.fromkeys(STATISTICS, np.zeros((1, 1, num_heads, 2)))
+  for name, values in means.items():
+    values = np.array(values, float)
+    # The other group would tell otherwise.
+    others = 1 - values if name == 'max_probability' else 0 * values
+    groups = [values, others] if keys == KEYS else [others, values]
+    sums[name] = np.stack(groups, -1)[None, None] * 10
   sample = None
-  if content is not None:
-    values = np.zeros((2, 1, heads, 4))
-    zeros = np.zeros((1, heads))
+  if content_nats is not None:
     sample = RowSample(
-      rows_per_sequence=4,
-      max_probability=values,
-      entropy_nats=values,
-      logit_skewness=zeros,
-      logit_excess_kurtosis=zeros,
-      bias_overlap=zeros,
-      content_nats=np.array([content]),
-      distances=distance_edges(1),
-      distance_mass=np.zeros((1, 1, heads)),
+      1,
+      *[np.zeros((1, 1, num_heads, 1))] * 2,
+      *[np.zeros((1, num_heads))] * 3,
+      content_nats=np.array([content_nats]),
+      distances=(),
+      distance_mass=None,
     )
+  rows = np.full((1, 2), 10.0)
   return SiteStatistics(
-    'encoder', sums, np.ones((2, 1)), np.full((2, 1), keys), sample=sample
+    'encoder', sums, rows, key_sum=rows * keys, sample=sample
   )
 
 
-def test_each_kind():
-  #                       keeps P_max  averages      position  content
-  short = statistics(128, [0.5, 0.02, 0.5, 0.5], [2.0, 4.6, 2.0, 2.0],
-                     [3.0, 3.0, 0.4, 0.6])  # fmt: skip
-  long = statistics(1024, [0.48, 0.01, 0.2, 0.2], [2.0, 6.7, 4.0, 4.0])
-  wanted = [['steady', 'averaging', 'position', 'content']]
-  assert classify(short, long).tolist() == wanted
-  # ln 128 = 4.85: at 4.3 nats it looks at 58 % of all keys.
-  sums = dict(short.sums)
-  sums['entropy_nats'] = np.full((2, 1, 4, 1), 4.3)
-  sharper = dataclasses.replace(short, sums=sums)
-  assert classify(sharper, long)[0, 1] == 'content'
+def test_kind_of_each_head():
+  """The first that holds: every head but the last looks at everything."""
+  wide, narrow = np.log(KEYS) - 0.49, np.log(KEYS) - 0.51
+  short = site(
+    KEYS,
+    content_nats=[0.0, 0.0, 0.49, 0.51, 0.51],
+    entropy_nats=[wide, wide, narrow, narrow, narrow],
+    max_probability=[0.4] * 5,
+  )
+  long = site(512, max_probability=[0.381, 0.37, 0.37, 0.37, 0.9])
+  kinds = classify(short, long)
+  expected = ['steady', 'averaging', 'position', 'content', 'steady']
+  assert kinds.tolist() == [expected]
+  assert set(expected) == set(KINDS)
 
 
-def test_cross_attention_has_no_positions():
-  short = statistics(128, [0.5], [2.0], [0.0])
-  sample = dataclasses.replace(short.sample, content_nats=None)
-  short = dataclasses.replace(short, sample=sample)
-  assert classify(short, statistics(1024, [0.2], [4.0])) == [['content']]
+def test_cross_attention_has_no_position():
+  short = site(
+    KEYS, content_nats=[0.0], entropy_nats=[1.0], max_probability=[0.4]
+  )
+  short = dataclasses.replace(
+    short, sample=dataclasses.replace(short.sample, content_nats=None)
+  )
+  assert classify(short, site(512, max_probability=[0.1])) == 'content'
 
 
-def test_needs_whole_rows():
-  plain = statistics(128, [0.5], [2.0])
-  with pytest.raises(ValueError, match='rows_per_sequence'):
-    classify(plain, plain)
+def test_needs_a_sample():
+  short = site(KEYS, entropy_nats=[1.0], max_probability=[0.4])
+  with pytest.raises(ValueError, match='rows_per_sequence above 0'):
+    classify(short, site(512, max_probability=[0.1]))
