@@ -195,10 +195,15 @@ def main():
   ]
   prepared = evaluation.prepare(tasks, model, settings)
   lengths = octaves(model.training_length, max(sizes))
-  context = aligning.Context(
-    prepared, settings, CalibrationOptions(), pathlib.Path(), lambda split: None
-  )
-  alignments = [aligning.parse_alignment(r, model, context) for r in RULES]
+  with tempfile.TemporaryDirectory() as folder:  # nothing is kept between runs
+    context = aligning.Context(
+      prepared,
+      settings,
+      CalibrationOptions(),
+      pathlib.Path(folder),
+      lambda split: None,  # no rule here calibrates
+    )
+    alignments = [aligning.parse_alignment(r, model, context) for r in RULES]
   calibrations = {}
   for name, choice in configurations():
     alignment, facts = calibrated(
