@@ -11,7 +11,7 @@ Synopsis:
 
     objective = Objective('maximum_probability', averaging='log')
     objective.statistic                               # 'log_max_probability'
-    objective.group_mean(values, groups)              # groups [L, N] of labels
+    group_heads('layer', selected)                    # who shares a temperature
 """
 
 from __future__ import annotations
