@@ -181,17 +181,17 @@ def _curves(model: Model, calibration: Calibration) -> list[dict[str, Any]]:
       except rules.SettingError:
         continue  # measures the model
       curves.append(_curve(name, site, temperature, keys))
+    own = getattr(calibration.temperatures, site)
+    curves.append(_curve(calibration.name, site, own, keys))
     for strategy in STRATEGIES:
+      name = f'{strategy}_closed_form'
+      if name == calibration.name:
+        continue
       tau = closed_form.model_curve(
         Objective(strategy), calibration.training.sites[site], keys.tolist()
       )
       points = [[float(n), t] for n, t in zip(keys, tau)]
-      curves.append(
-        {'rule': f'{strategy}_closed_form', 'site': site, 'points': points}
-      )
-    if calibration.options.method != 'closed_form':
-      own = getattr(calibration.temperatures, site)
-      curves.append(_curve(calibration.name, site, own, keys))
+      curves.append({'rule': name, 'site': site, 'points': points})
   return curves
 
 

@@ -90,9 +90,12 @@ def calibrate(
 
 
 def octaves(training_length: int, longest: int) -> list[int]:
-  """Return 2, 4, 8, … times the training length, and at last the longest."""
+  """Return 2, 4, 8, … times the training length, and at last the longest.
+
+  An octave within a tenth of the longest adds nothing, and is left out.
+  """
   lengths, length = [], 2 * training_length
-  while length < longest:
+  while 1.1 * length < longest:
     lengths.append(length)
     length *= 2
   return [*lengths, longest] if longest > training_length else []
@@ -150,22 +153,23 @@ class _Job:
     options = self.options
     count = options.num_training_sequences or 8 * options.num_sequences
     # The longest first: it is what may not be there.
-    for length in reversed(self.shown):
-      self.sequences[length] = self.text.draw(length, options.num_sequences)
-    self.sequences[self.training_length] = self.text.draw(
-      self.training_length,
-      count,
-      within=(self.lengths[-1], options.num_sequences),
-    )
+    longest, num = self.lengths[-1], options.num_sequences
+    self.sequences[longest] = self.text.draw(longest, num)
+    shorter = {n: num for n in self.shown[:-1]} | {self.training_length: count}
+    for length, wanted in shorter.items():
+      # Of the same text, so that only the length differs.
+      self.sequences[length] = self.text.draw(
+        length, wanted, within=(longest, num)
+      )
     training = self._measure(
       self.training_length,
       Temperatures(),
       groups=self._reference_group(),
     )
     before = {n: self._measure(n, Temperatures()) for n in self.shown}
-    longest = before[self.lengths[-1]]
+    at_longest = before[longest]
     kinds = {
-      site: selection.classify(training.sites[site], longest.sites[site])
+      site: selection.classify(training.sites[site], at_longest.sites[site])
       for site in self.meter.sites
     }
     solutions, knots = {}, {}
@@ -178,14 +182,13 @@ class _Job:
       else:
         found = self._solve(length, unknowns, before[length])
       solutions[length], knots[length] = found
-    temperatures = self._temperatures(knots, before)
+    temperatures = self._temperatures(knots, before, options.form)
     after = {n: self._measure(n, temperatures) for n in self.shown}
     wide_heads = []
-    if options.method == 'closed_form':
-      solutions = self._with_outcome(solutions, after)
-      wide_heads = closed_form.wide_heads(
-        training, longest, knots[self.lengths[-1]]
-      )
+    solutions = self._with_outcome(solutions, after)
+    if (options.method, options.strategy) == ('closed_form', 'entropy'):
+      # The other strategy's conditional form holds for wide logits, too.
+      wide_heads = closed_form.wide_heads(training, at_longest, knots[longest])
     counts = {n: len(s.inputs) for n, s in self.sequences.items()}
     return Calibration(
       temperatures=temperatures,
@@ -281,8 +284,11 @@ class _Job:
     if not unknowns:
       return [], {site: np.ones(shape) for site, shape in shapes.items()}
 
+    # All rows of one length see as many keys, but those of a decoder alone.
+    form = self.options.form if self.is_causal else 'constant'
+
     def measure(tau, factors):
-      temperatures = self._temperatures({length: tau}, {length: before})
+      temperatures = self._temperatures({length: tau}, {length: before}, form)
       return self._measure(length, temperatures, factors)
 
     return solve(
@@ -295,7 +301,7 @@ class _Job:
     )
 
   def _with_outcome(self, solutions, after):
-    """Fill in what the statistic became under closed-form temperatures."""
+    """Fill in what the statistic became, between knots and by formula too."""
     name = self.options.objective.statistic
     return {
       length: [
@@ -310,19 +316,21 @@ class _Job:
       for length, found in solutions.items()
     }
 
-  def _temperatures(self, knots, before) -> Temperatures:
+  def _temperatures(self, knots, before, form) -> Temperatures:
     """Put τ [L, N, G] of each length and site into one Temperatures."""
     sites = {}
     for site in self.meter.sites:
       taus = {length: tau[site] for length, tau in knots.items()}
-      if self.options.form == 'constant':
+      if form == 'constant':
         sites[site] = _compact(taus[max(taus)][..., -1])
         continue
       coefficients: list[Any] = [float(self.training_length), 1.0]
       for length, tau in taus.items():
         keys = before[length].sites[site].keys
         for group in range(1 if self.is_causal else 0, tau.shape[-1]):
-          if np.isfinite(keys[group]):
+          # Prompts may be a little shorter than they were asked to be, and
+          # no longer than at the knot before.
+          if keys[group] > coefficients[-2]:
             coefficients += [float(keys[group]), _compact(tau[..., group])]
       sites[site] = Law('interpolated', tuple(coefficients))
     return Temperatures(**sites)

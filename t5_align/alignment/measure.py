@@ -339,19 +339,40 @@ def _to_host(measured, num_sequences, length, num_sampled_rows):
       layers = np.stack(found[name], axis).astype(np.float64)
       return layers.take(range(num_sequences), axis - 1)
 
+    rows = np.asarray(found['rows'][:num_sequences], np.float64)
+    sums = {name: stack(name, 1) for name in STATISTICS}
+    _check_finite(site, sums, rows)
     sweep = None
     if 'sweep/entropy_nats' in found:
       names = [name for name in found if name.startswith('sweep/')]
       sweep = {name.removeprefix('sweep/'): stack(name, 2) for name in names}
     sites[site] = SiteStatistics(
       site=site,
-      sums={name: stack(name, 1) for name in STATISTICS},
-      rows=np.asarray(found['rows'][:num_sequences], np.float64),
+      sums=sums,
+      rows=rows,
       key_sum=np.asarray(found['key_sum'][:num_sequences], np.float64),
       sweep=sweep,
       sample=_sample(found, stack, num_sampled_rows),
     )
   return AttentionStatistics(length, sites)
+
+
+def _check_finite(site, sums, rows):
+  """Raise where a row with keys has no largest probability: it is not a number.
+
+  A softmax of NaN looks like one of a row without keys.
+  """
+  has_rows = np.broadcast_to(
+    (rows > 0)[:, None, None], sums['max_probability'].shape
+  )
+  wrong = has_rows & ~(sums['max_probability'] > 0)
+  wrong |= ~np.isfinite(sum(sums.values()))
+  if wrong.any():
+    layer = int(np.nonzero(wrong)[1].min())
+    raise ValueError(
+      f"Attention is not finite in the {site}'s layer {layer}. Try"
+      " dtype='float32', or check the parameters."
+    )
 
 
 def _sample(found, stack, num_sampled_rows):

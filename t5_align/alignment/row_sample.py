@@ -28,6 +28,9 @@ import numpy as np
 from t5_align import position_bias
 from t5_align.mask import AttentionMask
 
+# A weight below this is taken for it, so that its logarithm is finite.
+_SMALLEST = np.finfo(np.float32).tiny
+
 
 def distance_edges(num_buckets: int) -> tuple[int, ...]:
   """Return 0, 1, 2, 4, 8, …: lower edges of the buckets of |key - query|."""
@@ -101,7 +104,9 @@ def sample_rows(
     overlap = jnp.sum(jnp.minimum(probabilities, by_position), axis=-1)
     content = jnp.sum(
       jax.scipy.special.xlogy(probabilities, probabilities)
-      - jax.scipy.special.xlogy(probabilities, by_position),
+      - jax.scipy.special.xlogy(
+        probabilities, jnp.maximum(by_position, _SMALLEST)
+      ),
       axis=-1,
     )
     result['bias_overlap'] = jnp.mean(overlap, axis=-1)

@@ -45,6 +45,10 @@ _ROUNDING = 1e-5  # nats, of the entropy of logits of 40 in float32
 Measure = Callable[[Mapping[str, np.ndarray], np.ndarray], AttentionStatistics]
 
 
+class SolveError(ValueError):
+  """Temperatures that did not settle."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Unknown:
   """One temperature to find, and the heads and rows that share it.
@@ -126,7 +130,7 @@ def solve(
     A solution for each unknown, and all temperatures, site -> [L, N, G].
 
   Raises:
-    RuntimeError: the passes did not settle.
+    SolveError: the passes did not settle.
   """
   state = _State(objective, unknowns, tolerance, clamp)
   span = _FIRST_SPAN
@@ -140,7 +144,7 @@ def solve(
     # The next sweep covers twice the largest move: both shrink together.
     largest = state.move(steps)
     span = float(np.clip(2 * largest, _NARROWEST_SPAN, _FIRST_SPAN))
-  raise RuntimeError(
+  raise SolveError(
     f'{(~state.settled).sum()} of {len(unknowns)} temperatures did not settle'
     f' in {_MAX_PASSES} passes; raise the tolerance, {tolerance:g}.'
   )

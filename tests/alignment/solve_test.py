@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize
 
 from t5_align.alignment.objectives import STRATEGIES, Objective
-from t5_align.alignment.solve import Unknown, solve
+from t5_align.alignment.solve import SolveError, Unknown, solve
 from tests.alignment.made_up_rows import Rows, align, gaussian
 
 # Strategies and averagings.
@@ -301,7 +301,7 @@ def test_statistics_that_no_temperature_settles():
 
   mean = short(short.ones).sites['encoder'].mean('entropy_nats').item()
   unknown = Unknown('encoder', 0, 0, np.ones((1, 1), bool), 0, mean)
-  with pytest.raises(RuntimeError, match='1 of 1 .*raise the tolerance, 1e-06'):
+  with pytest.raises(SolveError, match='1 of 1 .*raise the tolerance, 1e-06'):
     solve(
       measure,
       Objective('entropy'),
