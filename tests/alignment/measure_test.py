@@ -1,5 +1,7 @@
 """Statistics of a model's attention against float64 NumPy."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -207,3 +209,14 @@ def test_sites_that_the_model_does_not_have(decoder_only, sites, message):
 
 def test_sites_come_once_and_in_the_order_of_a_forward_pass():
   assert meter(('cross', 'encoder', 'cross')).sites == ('encoder', 'cross')
+
+
+def test_attention_that_is_not_finite_is_an_error():
+  """A softmax of NaN must not pass for one of rows without keys."""
+  network, params = random_model(2, 2)
+  params = jax.tree.map(jnp.asarray, params)
+  kernel = params['encoder']['layers_1']['attention']['query']
+  kernel['kernel'] = kernel['kernel'] * jnp.nan
+  meter = AttentionMeter(network, params, ('encoder',))
+  with pytest.raises(ValueError, match="encoder's layer 1"):
+    meter.measure([[5, 6, 7]] * 2, [[]] * 2, 3)
