@@ -16,7 +16,7 @@ OBJECTIVES = (
   ('maximum_probability', 'arithmetic'),
   ('maximum_probability', 'log'),
 )
-drawn = hypothesis.settings(max_examples=15, deadline=None, derandomize=True)
+drawn = hypothesis.settings(max_examples=10, deadline=None, derandomize=True)
 seeds = st.integers(0, 10**6)
 
 
@@ -28,10 +28,10 @@ def relative_error(solution, averaging='arithmetic'):
 @pytest.mark.parametrize('granularity', ['model', 'layer', 'head'])
 @pytest.mark.parametrize('strategy, averaging', OBJECTIVES)
 def test_reaches_the_target(strategy, averaging, granularity):
-  options = dict(layers=6, heads=3, sigma=2.0)
-  short, long = gaussian(0, 64, **options), gaussian(1, 1024, **options)
+  options = dict(layers=4, heads=3, sigma=2.0)
+  short, long = gaussian(0, 64, **options), gaussian(1, 512, **options)
   solutions, tau = align(short, long, strategy, granularity, averaging)
-  assert len(solutions) == {'model': 1, 'layer': 6, 'head': 18}[granularity]
+  assert len(solutions) == {'model': 1, 'layer': 4, 'head': 12}[granularity]
   statistic = Objective(strategy, averaging).statistic
   after = long(tau).sites['encoder'].mean(statistic)
   for solution in solutions:
@@ -311,8 +311,10 @@ def test_statistics_that_no_temperature_settles():
     )
 
 
-@pytest.mark.parametrize('granularity', ['model', 'head'])
-@pytest.mark.parametrize('strategy', STRATEGIES)
+@pytest.mark.parametrize(
+  'strategy, granularity',
+  [('entropy', 'model'), ('maximum_probability', 'head')],
+)
 def test_interval_covers_the_true_temperature(strategy, granularity):
   """About 95 of 100 times, over draws of the sequences.
 
