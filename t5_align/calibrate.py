@@ -25,7 +25,6 @@ import pathlib
 import sys
 from typing import Any
 
-import gin
 import numpy as np
 
 from t5_align import (
@@ -236,8 +235,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     ),
     allow_abbrev=False,
   )
+  command.add_model_flags(parser)
   add = parser.add_argument
-  add('--model', help="folder, hub id or 'bundled'")
   add(
     '--data',
     action='append',
@@ -250,11 +249,6 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     action='append',
     help='target length in tokens (default: 8 times the training length); with'
     " --form by_length several, '1024,4096'",
-  )
-  add(
-    '--training_length',
-    type=int,
-    help="tokens of the model's input in training (default: the model's own)",
   )
   add('--strategy', help='entropy (default) or maximum_probability')
   add(
@@ -287,43 +281,21 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     help='at each target length (default: 8)',
   )
   add('--output_dir', help='default: t5_align_calibration')
-  add('--vocabulary', help='tokenizer of a T5X folder: a file or a folder')
   add('--seed', type=int, help='of the generated prompts (default: 0)')
-  add('--dtype', choices=('float32', 'bfloat16'), help='of activations')
-  add('--revision', help='of a hub id: branch, tag or commit')
-  add('--attention', help='reference or chunked (default: the best that can)')
   command.add_gin_flags(parser)
   return parser
 
 
-def _flag_bindings(flags: argparse.Namespace) -> list[str]:
-  """Return what the short flags bind."""
-  bindings = []
-  for flag, target in _BINDINGS.items():
-    value = getattr(flags, flag)
-    if value is None:
-      continue
-    if flag == 'sites':
-      value = tuple(opening.as_list(value))
-    bindings.append(f'{target} = {value!r}')
-  return bindings
-
-
 def _run(argv: Sequence[str], prog: str) -> int:
-  flags, bindings = command.parse_flags(make_parser(prog), argv)
-  bindings += _flag_bindings(flags)
-  has_model = any(b.startswith('CHECKPOINT_PATH ') for b in bindings)
-  own = flags.gin_file or ([] if has_model else [_BUNDLED])
-  command.parse_gin(
-    [_RUN, *own],
-    bindings,
-    flags.gin_search_paths,
-    {macro: f'--{flag}' for flag, macro in _BINDINGS.items()},
+  command.run_gin(
+    calibrate,
+    make_parser(prog),
+    argv,
+    _BINDINGS,
+    _RUN,
+    _BUNDLED,
+    convert={'sites': lambda names: tuple(opening.as_list(names))},
   )
-  arguments = command.bound_arguments(calibrate)
-  calibrate(**arguments)
-  config_file = pathlib.Path(arguments['output_dir'], 'config.gin')
-  results.write_atomically(config_file, gin.config_str())
   return 0
 
 

@@ -14,15 +14,17 @@ comes from. Exit codes:
 
 Synopsis:
 
-    arguments, bindings = parse_flags(parser, argv)
-    parse_gin(['t5_align/gin_configs/runs/eval.gin'], bindings)
-    evaluate(**bound_arguments(evaluate))
+    parser = Parser(prog='t5-align eval')
+    add_model_flags(parser)
+    add_gin_flags(parser)
+    run_gin(evaluate, parser, argv, {'model': 'CHECKPOINT_PATH'},
+            't5_align/gin_configs/runs/eval.gin', bundled_file)
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import difflib
 import importlib.util  # noqa: F401  gin 0.5.0 uses it without importing it
 import inspect
@@ -36,6 +38,8 @@ import traceback
 from typing import Any, NoReturn
 
 import gin
+
+from t5_align import results
 
 INTERRUPTED = 130
 
@@ -53,6 +57,21 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message: str) -> NoReturn:
     raise UsageError(f'{message}; see {self.prog} --help.')
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+  """Add the flags that every command which opens a model has."""
+  add = parser.add_argument
+  add('--model', help="folder, hub id or 'bundled'")
+  add('--vocabulary', help='tokenizer of a T5X folder: a file or a folder')
+  add(
+    '--training_length',
+    type=int,
+    help="tokens of the model's input in training (default: the model's own)",
+  )
+  add('--dtype', choices=('float32', 'bfloat16'), help='of activations')
+  add('--revision', help='of a hub id: branch, tag or commit')
+  add('--attention', help='reference or chunked (default: the best that can)')
 
 
 def add_gin_flags(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +100,53 @@ def add_gin_flags(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     '--debug', action='store_true', help='show the traceback of an error'
   )
+
+
+def run_gin(
+  function: Callable[..., Any],
+  parser: argparse.ArgumentParser,
+  argv: Sequence[str],
+  targets: Mapping[str, str],
+  run_file: str,
+  bundled_file: str,
+  convert: Mapping[str, Callable[[Any], Any]] | None = None,
+) -> Any:
+  """Call a function as flags and gin files say; keep what was said.
+
+  Args:
+    function: gin-bound, with an output_dir, which gets config.gin.
+    parser: of the short flags.
+    argv: the arguments.
+    targets: short flag -> the macro or parameter that it binds.
+    run_file: gin file that binds the function.
+    bundled_file: is read, too, where no gin file and no model was named.
+    convert: short flag -> what makes its value that of the parameter.
+
+  Returns:
+    What the function returns.
+
+  Raises:
+    UsageError: whatever is wrong with flags, files or bindings.
+  """
+  flags, bindings = parse_flags(parser, argv)
+  for flag, target in targets.items():
+    value = getattr(flags, flag)
+    if value is not None:
+      value = (convert or {}).get(flag, lambda same: same)(value)
+      bindings.append(f'{target} = {value!r}')
+  has_model = any(b.startswith('CHECKPOINT_PATH ') for b in bindings)
+  own = flags.gin_file or ([] if has_model else [bundled_file])
+  parse_gin(
+    [run_file, *own],
+    bindings,
+    flags.gin_search_paths,
+    {target: f'--{flag}' for flag, target in targets.items()},
+  )
+  arguments = bound_arguments(function)
+  result = function(**arguments)
+  config_file = pathlib.Path(arguments['output_dir'], 'config.gin')
+  results.write_atomically(config_file, gin.config_str())
+  return result
 
 
 def parse_flags(

@@ -22,7 +22,6 @@ import pathlib
 import sys
 from typing import Any
 
-import gin
 from rich import console as rich_console
 
 from t5_align import (
@@ -222,8 +221,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     ),
     allow_abbrev=False,
   )
+  command.add_model_flags(parser)
   add = parser.add_argument
-  add('--model', help="folder, hub id or 'bundled'")
   add(
     '--task',
     action='append',
@@ -238,7 +237,6 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     ' ssmax, yarn, infoscale; oracle; a number that divides the attention'
     " logits of the encoder; a temperatures.json; repeatable, 'none,entropy'",
   )
-  add('--vocabulary', help='tokenizer of a T5X folder: a file or a folder')
   add('--output_dir', help='where results go (default: t5_align_results)')
   add(
     '--limit',
@@ -260,50 +258,24 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
   add('--template', help='wording of the prompts: a name or a JSON file')
   add('--data', help='published samples: a file or a folder')
   add(
-    '--training_length',
-    type=int,
-    help="tokens of the model's input in training (default: the model's own)",
-  )
-  add(
     '--calibration_data',
     help='text files to calibrate on (default: generated prompts of a split'
     ' that is not evaluated)',
   )
-  add('--dtype', choices=('float32', 'bfloat16'), help='of activations')
-  add('--revision', help='of a hub id: branch, tag or commit')
-  add('--attention', help='reference or chunked (default: the best that can)')
   command.add_gin_flags(parser)
   return parser
 
 
-def _flag_bindings(flags: argparse.Namespace) -> list[str]:
-  """Return what the short flags bind."""
-  bindings = []
-  for flag, target in _BINDINGS.items():
-    value = getattr(flags, flag)
-    if value is None:
-      continue
-    if flag == 'max_input_tokens':
-      value = {'inputs': value}
-    bindings.append(f'{target} = {value!r}')
-  return bindings
-
-
 def _run(argv: Sequence[str], prog: str) -> int:
-  flags, bindings = command.parse_flags(make_parser(prog), argv)
-  bindings += _flag_bindings(flags)
-  has_model = any(b.startswith('CHECKPOINT_PATH ') for b in bindings)
-  own = flags.gin_file or ([] if has_model else [_BUNDLED])
-  command.parse_gin(
-    [_RUN, *own],
-    bindings,
-    flags.gin_search_paths,
-    {macro: f'--{flag}' for flag, macro in _BINDINGS.items()},
+  rows = command.run_gin(
+    evaluate,
+    make_parser(prog),
+    argv,
+    _BINDINGS,
+    _RUN,
+    _BUNDLED,
+    convert={'max_input_tokens': lambda longest: {'inputs': longest}},
   )
-  arguments = command.bound_arguments(evaluate)
-  rows = evaluate(**arguments)
-  config_file = pathlib.Path(arguments['output_dir'], 'config.gin')
-  results.write_atomically(config_file, gin.config_str())
   return _SOME_FAILED if any(row['n_failed'] for row in rows) else 0
 
 

@@ -14,7 +14,6 @@ from t5_align import cli, command, inference, load_model, report, temperature
 from t5_align.alignment.calibration import CalibrationOptions
 from t5_align.alignment.measure import AttentionMeter
 from t5_align.tasks.generators import task as task_lib
-from tests.tiny_model import save_tiny_model
 
 RUN = 't5_align/gin_configs/runs/calibrate.gin'
 SENTENCE = 'The quick brown fox met {} lazy dogs, and {} of them saw it.\n'
@@ -23,18 +22,8 @@ TEXT = ''.join(SENTENCE.format(i * i, i) for i in range(40))
 SHORT = ('--training_length', 32, '--length', 64, '--num_sequences', 3)
 
 
-@pytest.fixture(scope='module')
-def model_folder(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('model')
-  save_tiny_model(folder)
-  return folder
-
-
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-  """Run in a folder with a text; leave the user's compilation cache alone."""
-  monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(inference, 'use_compilation_cache', lambda: None)
+def text(elsewhere):
   pathlib.Path('text.txt').write_text(TEXT)
 
 

@@ -12,6 +12,7 @@ Warnings are errors: see `filterwarnings` in pyproject.toml.
 """
 
 import os
+import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 if os.environ['JAX_PLATFORMS'] == 'cpu':
@@ -29,7 +30,29 @@ if 'xla_force_host_platform_device_count' not in os.environ.get(
 
 import jax
 import jaxtyping
+import pytest
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jaxtyping.install_import_hook('t5_align', 'beartype.beartype')
+
+
+@pytest.fixture(scope='session')
+def model_folder(
+  tmp_path_factory: pytest.TempPathFactory,
+) -> pathlib.Path:
+  """The folder of a tiny model: to be read, not to be changed."""
+  from tests.tiny_model import save_tiny_model
+
+  folder = tmp_path_factory.mktemp('model')
+  save_tiny_model(folder)
+  return folder
+
+
+@pytest.fixture
+def elsewhere(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+  """Run in an empty folder, and leave the user's compilation cache alone."""
+  from t5_align import inference
+
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(inference, 'use_compilation_cache', lambda: None)

@@ -9,27 +9,13 @@ import sys
 
 import pytest
 
-from t5_align import cli, evaluation, inference, temperature
+from t5_align import cli, evaluation, temperature
 from t5_align import eval as eval_lib
 from t5_align import model as model_lib
-from tests.tiny_model import save_tiny_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RUN = 't5_align/gin_configs/runs/eval.gin'
-
-
-@pytest.fixture(scope='module')
-def model_folder(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('model')
-  save_tiny_model(folder)
-  return folder
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-  """Run in an empty folder, and leave the user's compilation cache alone."""
-  monkeypatch.chdir(tmp_path)
-  monkeypatch.setattr(inference, 'use_compilation_cache', lambda: None)
+pytestmark = pytest.mark.usefixtures('elsewhere')
 
 
 def run(*argv):
