@@ -160,6 +160,7 @@ def write(
     'rules': _curves(model, calibration),
   }
   content = results.to_json(statistics, indent=1)
+  folder.mkdir(parents=True, exist_ok=True)
   # One right after the other: both are of this calibration, or neither is.
   temperature_lib.save(
     folder / 'temperatures.json', calibration.temperatures, **record

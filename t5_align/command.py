@@ -29,6 +29,7 @@ import difflib
 import importlib.util  # noqa: F401  gin 0.5.0 uses it without importing it
 import inspect
 import logging
+import math
 import os
 import pathlib
 import re
@@ -131,9 +132,13 @@ def run_gin(
   flags, bindings = parse_flags(parser, argv)
   for flag, target in targets.items():
     value = getattr(flags, flag)
-    if value is not None:
-      value = (convert or {}).get(flag, lambda same: same)(value)
-      bindings.append(f'{target} = {value!r}')
+    if value is None:
+      continue
+    if isinstance(value, float) and not math.isfinite(value):
+      raise UsageError(f'--{flag} is {value}; wanted a finite number.')
+    if convert and flag in convert:
+      value = convert[flag](value)
+    bindings.append(f'{target} = {value!r}')
   has_model = any(b.startswith('CHECKPOINT_PATH ') for b in bindings)
   own = flags.gin_file or ([] if has_model else [bundled_file])
   parse_gin(
@@ -293,10 +298,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def check_writable(folder: str | os.PathLike) -> None:
-  """Make a folder, if need be, or raise a UsageError."""
+  """Raise a UsageError unless a folder can take files, or can be made."""
+  place = pathlib.Path(folder).absolute()
   try:
-    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
+    # A command that fails before it has something to write leaves no folder.
+    while not place.exists():
+      place = place.parent
+    with tempfile.TemporaryFile(dir=place):
       pass
   except OSError as error:
     raise UsageError(

@@ -312,6 +312,8 @@ OPTION = '--gin.calibration.CalibrationOptions'
     (('--sites', ''), 'sites is empty; wanted some of encoder, decoder, cross'),
     (('--num_sequences', 0), 'num_sequences is 0; wanted a number from 1 up'),
     (('--tolerance', 2), 'tolerance is 2.0; wanted a share between 0 and 1'),
+    (('--tolerance', 'nan'), '--tolerance is nan; wanted a finite number.'),
+    (('--tolerance', 'inf'), '--tolerance is inf; wanted a finite number.'),
     ((f'{OPTION}.num_training_sequences=0',), 'num_training_sequences is 0'),
     ((f'{OPTION}.granularty="layer"',), 'Did you mean granularity?'),
     (('--gin.CALIBRATION_DR="x"',), 'Did you mean CALIBRATION_DIR?'),
@@ -329,6 +331,7 @@ def test_bad_usage_is_one_line_and_2(model_folder, capfd, arguments, message):
   code = run(*defaults, *arguments)
   assert message in one_line(capfd)
   assert code == 2
+  assert not pathlib.Path('t5_align_calibration').exists()
 
 
 def test_unknown_training_length_says_so(model_folder, capfd):
@@ -352,6 +355,7 @@ def test_unreadable_data_is_one_line_and_3(model_folder, capfd, data, message):
   pathlib.Path('folder').mkdir()
   assert run('--model', model_folder, '--data', data, *SHORT) == 3
   assert re.search(message, one_line(capfd))
+  assert not pathlib.Path('t5_align_calibration').exists()
 
 
 def test_unreadable_model_is_one_line_and_3(capfd):

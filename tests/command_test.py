@@ -114,6 +114,14 @@ def test_gin_keeps_what_flags_say():
     assert value == text
 
 
+def test_writable_leaves_no_trace(tmp_path):
+  command.check_writable(tmp_path / 'new' / 'folder')
+  assert not [*tmp_path.iterdir()]
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(command.UsageError, match='file/x is not writable: Not a'):
+    command.check_writable(tmp_path / 'file' / 'x')
+
+
 class BrokenModelError(Exception):
   pass
 
