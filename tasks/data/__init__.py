@@ -1,0 +1,1 @@
+"""Reading what users have: where it is, what is in it."""
