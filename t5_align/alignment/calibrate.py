@@ -223,8 +223,8 @@ class _Job:
     if self.options.form == 'constant':
       return (length * 7 // 8, length)
     # The first group has the rows that a training length has, too.
-    octaves = np.log2(length / self.training_length)
-    count = max(1, round(octaves * _GROUPS_PER_OCTAVE))
+    num_octaves = np.log2(length / self.training_length)
+    count = max(1, round(num_octaves * _GROUPS_PER_OCTAVE))
     edges = np.geomspace(self.training_length, length, count + 1)
     return (0, *(int(round(edge)) for edge in edges))
 
