@@ -26,9 +26,9 @@ import json
 import os
 from typing import Any
 
-from t5_align.tasks.generators import documents as documents_lib
+from t5_align.tasks.data import documents as documents_lib
 from t5_align.tasks.generators import task as task_lib
-from t5_align.tasks.generators import windows
+from t5_align.tasks.data import windows
 from t5_align.vocabulary import Vocabulary
 
 FAMILIES = ('passkey', 'line_retrieval')
@@ -270,8 +270,9 @@ class GeneratedText(CalibrationText):
     self._decoder_only = decoder_only
     self._split = split
     self._seed = seed
-    # The name of each family's tasks whose size counts tokens.
-    self._prefixes = [_token_prefix(family) for family in families]
+    for family in families:
+      task_lib.name_at(family, 1)  # raises unless it has tasks of any length
+    self._families = tuple(families)
     self.source = f'generated {", ".join(families)}; split {split}, seed {seed}'
     definitions = [task_lib.get_family(family) for family in families]
     self.hash = _hash(
@@ -289,10 +290,10 @@ class GeneratedText(CalibrationText):
   ) -> Sequences:
     del within  # what is generated is of one kind at every length
     _check(length, count)
-    num = len(self._prefixes)
+    num = len(self._families)
     pairs = [
-      self._pairs(prefix, length, len(range(i, count, num)))
-      for i, prefix in enumerate(self._prefixes)
+      self._pairs(family, length, len(range(i, count, num)))
+      for i, family in enumerate(self._families)
     ]
     in_turn = [pairs[i % num][i // num] for i in range(count)]
     strata = tuple(i % num for i in range(count))
@@ -307,7 +308,7 @@ class GeneratedText(CalibrationText):
     )
 
   def _pairs(
-    self, prefix: str, length: int, count: int
+    self, family: str, length: int, count: int
   ) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Return the ids of prompts and answers, without EOS."""
     encode = self._vocabulary.encode
@@ -316,7 +317,7 @@ class GeneratedText(CalibrationText):
     size, excess = length + self._decoder_only, 0
     while True:
       size -= excess
-      task = task_lib.get_task(f'{prefix}_{size}')
+      task = task_lib.get_task(task_lib.name_at(family, size))
       samples = list(
         task.samples(encode, seed=self._seed, limit=count, split=self._split)
       )
@@ -329,7 +330,7 @@ class GeneratedText(CalibrationText):
     text = ' '.join(f'{s.prompt} {s.target}' for s in samples)
     if lost := self._vocabulary.lost_characters(text):
       raise ValueError(
-        f"{task.family}: the model's vocabulary has no"
+        f"{family}: the model's vocabulary has no"
         f' {" ".join(sorted(lost))}, of which this text is made. Calibrate on'
         ' files (data) that it can read.'
       )
@@ -363,17 +364,6 @@ def _check(length: int, count: int) -> None:
     raise ValueError(f'length is {length}; wanted at least 2 tokens.')
   if count < 1:
     raise ValueError(f'count is {count}; wanted at least 1 sequence.')
-
-
-def _token_prefix(family: str) -> str:
-  """Return the name of a family's tasks without the size in tokens."""
-  units = task_lib.get_family(family).units
-  prefixes = [prefix for prefix, unit in units.items() if unit == 'tokens']
-  if not prefixes:
-    raise ValueError(
-      f'{family} has no size in tokens; it cannot be generated at a length.'
-    )
-  return prefixes[0]
 
 
 def _hash(**content: Any) -> str:

@@ -108,19 +108,15 @@ def _pairs(rng: np.random.Generator, count: int) -> Iterator[tuple[str, int]]:
 
 
 def draw(
-  rng: np.random.Generator,
-  size: int,
-  unit: str,
-  encode: task.Encode,
-  template: Template,
-  depth: float,
+  rng: np.random.Generator, request: task.Request, depth: float
 ) -> task.Sample:
-  """Draw one sample of `size` lines or tokens; `depth` of them before it."""
+  """Draw one sample of so many lines or tokens; `depth` of them before it."""
+  size, template = request.numbers.get('lines'), request.template
   limit = min(NUM_KEYS, MAX_VALUE)
-  if unit == 'lines' and size > limit:
+  if size is not None and size > limit:
     raise ValueError(f'{size} lines are too many; there are {limit} keys.')
-  # A line is longer than a token: `size` pairs always suffice.
-  pairs = _pairs(rng, min(size, limit))
+  # A line is longer than a token: as many pairs as tokens always suffice.
+  pairs = _pairs(rng, min(request.size or 1, limit))
   key, value = next(pairs)
   needle = template.needle.format(key=key, value=value)
   lines = (template.needle.format(key=k, value=v) for k, v in pairs)
@@ -128,7 +124,7 @@ def draw(
   def render(context: str) -> str:
     return template.prompt.format(context=context, key=key)
 
-  if unit == 'lines':
+  if size is not None:
     others = list(lines)
     slot = round(depth * len(others))
     prompt = render(
@@ -137,7 +133,13 @@ def draw(
     depth = slot / len(others) if others else depth
   else:
     prompt, depth = haystack.bury(
-      needle, lines, size, encode, template.separator, render, depth
+      needle,
+      lines,
+      request.numbers['tokens'],
+      request.encode,
+      template.separator,
+      render,
+      depth,
     )
   return task.Sample(
     id='',
@@ -152,12 +154,12 @@ FAMILY = task.Family(
   name='line_retrieval',
   version='1.0',
   description='The number of one line among many lines of the same form.',
-  units={'line_retrieval': 'lines', 'line_retrieval_tokens': 'tokens'},
-  typical_sizes={
-    'line_retrieval': (200, 300, 400, 500, 600, 680),
-    'line_retrieval_tokens': (512, 1024, 2048, 4096, 8192, 16384),
-  },
-  metric='line_retrieval_match',
+  forms=('line_retrieval_{lines}', 'line_retrieval_tokens_{tokens}'),
+  typical=tuple(
+    [f'line_retrieval_{n}' for n in (200, 300, 400, 500, 600, 680)]
+    + [f'line_retrieval_tokens_{2**n}' for n in range(9, 15)]
+  ),
+  measures=('line_retrieval_match', 'line_retrieval_match_repaired'),
   max_new_tokens=100,  # as published
   templates=TEMPLATES,
   placeholders={
@@ -170,4 +172,6 @@ FAMILY = task.Family(
   },
   draw=draw,
   read=longeval.read_lines,
+  source=longeval.LINES,
+  has_prompts=True,
 )

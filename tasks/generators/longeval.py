@@ -12,8 +12,8 @@ Synopsis:
 
 from collections.abc import Iterator
 import json
-import os
 
+from t5_align.tasks.data import sources
 from t5_align.tasks.generators import task
 
 # No published row has more than 0.1 MB.
@@ -26,20 +26,29 @@ _FIELDS = {
 }
 
 
-def read_lines(name: str, size: int, path: str) -> Iterator[task.Sample]:
-  """Yield the samples of `{size}_lines.jsonl`.
+LINES = sources.DataSource(
+  name='LongEval',
+  licence='Apache-2.0',
+  files=('{lines}_lines.jsonl',),
+  folders=('', 'testcases', 'lines', 'lines/testcases'),
+  get='git clone https://github.com/DachengLi1/LongChat FOLDER/LongChat',
+)
+
+
+def read_lines(request: task.Request) -> Iterator[task.Sample]:
+  """Yield the samples of `{lines}_lines.jsonl`.
 
   Args:
-    name: the task, for ids such as 'line_retrieval_200-file-000017'.
-    size: lines in each prompt.
-    path: the file, its folder, or a folder that holds `lines/testcases`.
+    request: its data is the file, its folder, or a folder that holds
+      `lines/testcases`; its name begins ids: 'line_retrieval_200-file-000017'.
 
   Raises:
     ValueError: with file and line: not JSON, not UTF-8, a field missing, of the
       wrong type or with the wrong value, a row twice, or no row at all.
     FileNotFoundError: no such file; says where it was looked for.
   """
-  file_path = _find(path, f'{size}_lines.jsonl')
+  name, size = request.name, request.numbers['lines']
+  file_path = sources.find(LINES, request.numbers, request.data)
   seen: dict[str, int] = {}
   number = 0
   with open(file_path, 'rb') as file:
@@ -66,24 +75,6 @@ def read_lines(name: str, size: int, path: str) -> Iterator[task.Sample]:
       )
   if not seen:
     raise ValueError(f'{file_path}: no rows; wanted one JSON object a line.')
-
-
-def _find(path: str, file_name: str) -> str:
-  """Return the file itself, wherever the path enters the published layout."""
-  if os.path.isfile(path):
-    return path
-  if not os.path.exists(path):
-    raise FileNotFoundError(f'{path}: no such file or folder.')
-  folders = ('', 'testcases', 'lines', 'lines/testcases')
-  places = [os.path.join(path, folder, file_name) for folder in folders]
-  for place in places:
-    if os.path.isfile(place):
-      return place
-  raise FileNotFoundError(
-    f'No {file_name} in {path}; looked for {", ".join(places)}. The files are'
-    ' in longeval/evaluation of the LongChat repository; without data= the'
-    ' task is generated.'
-  )
 
 
 def _parse(line: bytes, where: str, size: int) -> dict:

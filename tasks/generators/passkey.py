@@ -52,21 +52,16 @@ def _units(
 
 
 def draw(
-  rng: np.random.Generator,
-  size: int,
-  unit: str,
-  encode: task.Encode,
-  template: Template,
-  depth: float,
+  rng: np.random.Generator, request: task.Request, depth: float
 ) -> task.Sample:
-  """Draw one sample of `size` tokens; `depth` of its text before the key."""
-  del unit  # always tokens
+  """Draw one sample of so many tokens; `depth` of its text before the key."""
   key = str(rng.integers(10_000, 100_000))
+  template = request.template
   prompt, depth = haystack.bury(
     template.needle.format(key=key),
     _units(rng, template.filler),
-    size,
-    encode,
+    request.numbers['tokens'],
+    request.encode,
     template.separator,
     lambda context: template.prompt.format(context=context),
     depth,
@@ -84,9 +79,9 @@ FAMILY = task.Family(
   name='passkey',
   version='1.0',
   description='A five-digit number told once in a long text of no content.',
-  units={'passkey': 'tokens'},
-  typical_sizes={'passkey': (512, 1024, 2048, 4096, 8192, 16384)},
-  metric='passkey_match',
+  forms=('passkey_{tokens}',),
+  typical=tuple(f'passkey_{2**n}' for n in range(9, 15)),
+  measures=('passkey_match', 'passkey_match_repaired'),
   max_new_tokens=32,
   templates=TEMPLATES,
   placeholders={

@@ -1,31 +1,37 @@
-"""What a task is: a name, a size, seeded samples and a score.
+"""What a task is: a name, seeded or published samples, and measures.
 
-A task's name ends in its size: `passkey_4096` is the family `passkey` at 4,096
-tokens. A family says how one sample is drawn; a task draws many of them, each
-from its own random generator, so that sample 17 is the same whether 20 samples
-are asked for or 20,000.
+A task's name is one of its family's forms with the numbers filled in:
+`multi_doc_qa_{documents}_gold_{gold}` is `multi_doc_qa_20_gold_9`. The first
+number is the task's size, and its field says what it counts. A family is a
+module beside this one with a `FAMILY` (or several in `FAMILIES`); nothing else
+needs to know of it.
+
+A task draws each sample from its own random generator, so that sample 17 is the
+same whether 20 samples are asked for or 20,000, or it reads them from files.
 
 Synopsis:
 
     task = get_task('passkey_4096')
     for sample in task.samples(vocabulary.encode, seed=0, limit=50):
-      prediction = answer(sample.prompt)
-      score = task.score(prediction, sample)
+      quantities = task.score(answer(sample.prompt), sample)
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import difflib
 import functools
 import importlib
+import itertools
 import os
 import pkgutil
 import re
+import string
 import zlib
 
 import numpy as np
 
-from t5_align.tasks import metrics
+from t5_align.tasks import measures
+from t5_align.tasks.data import sources
 from t5_align.tasks.generators import template as template_lib
 
 Encode = Callable[[str], list[int]]
@@ -46,18 +52,51 @@ class Sample:
   prompt: str
   """The whole input of the model."""
   target: str
-  """The text that a model is trained to write."""
+  """The text that a model is trained to write, or whose likelihood counts."""
   answers: tuple[str, ...]
-  """What the metric compares a prediction with."""
+  """What the metric compares a prediction with; any of them is right."""
   depth: float | None
   """Share of the context that stands before the needle, 0 to 1."""
+  cluster: str | None = None
+  """The document, say, that it shares with other samples; None: independent."""
 
 
-# (rng, size, unit, encode, template, depth) -> a sample without an id.
-Draw = Callable[
-  [np.random.Generator, int, str, Encode, template_lib.Template, float],
-  Sample,
-]
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """One task, and how its samples are wanted."""
+
+  name: str
+  """Of the task."""
+  numbers: Mapping[str, int]
+  """Field of the form -> its number, in order."""
+  encode: Encode
+  """Text to token ids without EOS, of the model's own vocabulary."""
+  template: template_lib.Template
+  """The wording of prompts."""
+  split: str = 'test'
+  """'train', 'dev' or 'test'."""
+  seed: int = 0
+  """Of generated samples."""
+  data: str | None = None
+  """File or folder of published samples, if one was named."""
+
+  @property
+  def unit(self) -> str | None:
+    """What the first number counts: 'tokens', 'lines', …"""
+    return next(iter(self.numbers), None)
+
+  @property
+  def size(self) -> int | None:
+    """The first number."""
+    return next(iter(self.numbers.values()), None)
+
+
+# (rng, request, depth) -> a sample without an id.
+Draw = Callable[[np.random.Generator, Request, float], Sample]
+
+
+def _as_it_is(prediction: str) -> str:
+  return prediction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,22 +109,38 @@ class Family:
   """Changes whenever the same seed would give other samples or scores."""
   description: str
   """One line for the list of tasks."""
-  units: Mapping[str, str]
-  """Task name without size -> what the size counts ('tokens', 'lines')."""
-  typical_sizes: Mapping[str, tuple[int, ...]]
-  """Task name without size -> the sizes that a list of tasks shows."""
-  metric: str
-  """The function of `metrics` that scores a prediction."""
-  max_new_tokens: int
+  forms: tuple[str, ...]
+  """Names of tasks, with fields for numbers: 'passkey_{tokens}'."""
+  typical: tuple[str, ...]
+  """Tasks that a list shows, and that a pattern matches."""
+  measures: tuple[str, ...]
+  """Of `measures.MEASURES`; the first one is the row's metric."""
+  max_new_tokens: int = 0
   """Room for an answer in any vocabulary, bytes included."""
-  templates: tuple[template_lib.Template, ...]
+  templates: tuple[template_lib.Template, ...] = (
+    template_lib.Template(name='plain', prompt='{context}'),
+  )
   """The wordings that come with it; the first is the default."""
-  placeholders: template_lib.Placeholders
+  placeholders: template_lib.Placeholders = dataclasses.field(
+    default_factory=lambda: {'prompt': (frozenset({'context'}),) * 2}
+  )
   """What each field of a template must and may name in braces."""
-  draw: Draw
-  """Makes one sample."""
-  read: Callable[[str, int, str], Iterator[Sample]] | None = None
-  """(task name, size, path) -> the samples of published files, if any."""
+  draw: Draw | None = None
+  """Makes one sample; None for a task that is always read."""
+  read: Callable[[Request], Iterator[Sample]] | None = None
+  """Yields the samples of published files; None for a task without any."""
+  source: sources.DataSource | None = None
+  """What is published, and how to get it."""
+  data_splits: tuple[str, ...] = ('test',)
+  """Those that its data has; most files are one set of samples."""
+  has_prompts: bool = False
+  """Whether what is published holds whole prompts, so takes no template."""
+  scored: bool = False
+  """Whether the target's likelihood counts, and nothing is generated."""
+  needs_line_breaks: bool = False
+  """Whether prompts mean something else where line breaks are lost."""
+  clean: Callable[[str], str] = _as_it_is
+  """What the authors do to a prediction before they score it."""
 
   def template(
     self, wanted: template_lib.Template | str | os.PathLike | None
@@ -98,14 +153,12 @@ class Family:
 
 @dataclasses.dataclass(frozen=True)
 class TaskDefinition:
-  """One family at one size."""
+  """One family with the numbers of one name."""
 
   name: str
-  """Such as 'passkey_4096'."""
-  size: int
-  """The number in the name."""
-  unit: str
-  """What the size counts: 'tokens' of the model's vocabulary, or 'lines'."""
+  """Such as 'multi_doc_qa_20_gold_9'."""
+  numbers: Mapping[str, int]
+  """Field of the form -> its number: {'documents': 20, 'gold': 9}."""
   definition: Family
   """The family itself."""
 
@@ -114,24 +167,49 @@ class TaskDefinition:
     return self.definition.name
 
   @property
+  def size(self) -> int | None:
+    """The first number of the name."""
+    return next(iter(self.numbers.values()), None)
+
+  @property
+  def unit(self) -> str | None:
+    """What the size counts."""
+    return next(iter(self.numbers), None)
+
+  @property
   def version(self) -> str:
     return self.definition.version
 
   @property
-  def description(self) -> str:
-    return self.definition.description
+  def measures(self) -> tuple[measures.Measure, ...]:
+    """What is reported; the first one is the row's metric."""
+    return tuple(measures.MEASURES[name] for name in self.definition.measures)
 
   @property
   def metric(self) -> str:
-    return self.definition.metric
+    return self.definition.measures[0]
 
   @property
   def higher_is_better(self) -> bool:
-    return True
+    return self.measures[0].higher_is_better
+
+  @property
+  def scored(self) -> bool:
+    return self.definition.scored
 
   @property
   def max_new_tokens(self) -> int:
     return self.definition.max_new_tokens
+
+  @property
+  def is_generated(self) -> bool:
+    """Whether it has samples without any data."""
+    return self.definition.draw is not None
+
+  def splits(self, data: str | os.PathLike | None = None) -> tuple[str, ...]:
+    """Return the splits that it has, generated or of some data."""
+    is_drawn = data is None and self.is_generated
+    return SPLITS if is_drawn else self.definition.data_splits
 
   def samples(
     self,
@@ -148,75 +226,109 @@ class TaskDefinition:
     Args:
       encode: text to token ids without EOS, of the model's own vocabulary.
       seed: any integer from 0 up; another seed gives other samples.
-      limit: how many; None: 100, or every sample of the files.
+      limit: how many; None: 100 generated ones, or every one of the files.
       template: a template, the name of one of the family's, or a JSON file.
       split: 'train', 'dev' or 'test'; no two share a sample.
       data: file or folder of published samples to read instead.
 
     Raises:
-      ValueError: unknown split or template, or a size too small for one needle.
+      ValueError: unknown split or template, a size too small for one needle, or
+        what is wrong with a file, and where.
+      FileNotFoundError: the data isn't there; says how to get it.
     """
     if limit is not None and limit < 0:
       raise ValueError(f'limit is {limit}; wanted a number from 0 up, or None.')
-    if data is not None:
-      return self._read(data, limit, template)
     if split not in SPLITS:
       raise ValueError(f"split is '{split}'; wanted one of {SPLITS}.")
+    if split not in self.splits(data):
+      raise ValueError(
+        f"{self.name} has no split '{split}'; its data has"
+        f' {", ".join(self.splits(data))}.'
+      )
     if seed < 0:
       raise ValueError(f'seed is {seed}; wanted an integer from 0 up.')
-    count = DEFAULT_NUM_SAMPLES if limit is None else limit
-    return self._draw(
-      encode, seed, count, self.definition.template(template), split
+    request = Request(
+      self.name,
+      self.numbers,
+      encode,
+      self.definition.template(template),
+      split,
+      seed,
+      None if data is None else os.fspath(data),
     )
+    if data is None and self.definition.draw is not None:
+      count = DEFAULT_NUM_SAMPLES if limit is None else limit
+      return self._draw(request, count)
+    return self._read(request, limit, template)
 
-  def _draw(self, encode, seed, count, template, split):
+  def _draw(self, request: Request, count: int) -> Iterator[Sample]:
     """Yield `count` generated samples."""
-    # The size is left out: sample 17 asks for the same key at every length, so
-    # that lengths are compared on the same questions.
-    root = (zlib.crc32(self.family.encode()), SPLITS.index(split), seed)
+    draw = self.definition.draw
+    assert draw is not None
+    # The numbers are left out: sample 17 asks for the same key at every length,
+    # so that lengths are compared on the same questions.
+    split = SPLITS.index(request.split)
+    root = (zlib.crc32(self.family.encode()), split, request.seed)
     for i in range(count):
       block = np.random.default_rng((*root, 0, i // DEPTH_BINS))
       depth_bin = int(block.permutation(DEPTH_BINS)[i % DEPTH_BINS])
       rng = np.random.default_rng((*root, 1, i))
       depth = (depth_bin + rng.random()) / DEPTH_BINS
       try:
-        sample = self.definition.draw(
-          rng, self.size, self.unit, encode, template, depth
-        )
+        sample = draw(rng, request, depth)
       except ValueError as error:
         raise ValueError(f'{self.name}: {error}') from None
-      yield dataclasses.replace(sample, id=f'{self.name}-{split}-{i:06d}')
-
-  def _read(self, data, limit, template):
-    """Return the samples of published files."""
-    if self.definition.read is None or self.unit == 'tokens':
-      raise ValueError(
-        f'{self.name} is always generated; leave data out (got {data}).'
+      yield dataclasses.replace(
+        sample, id=f'{self.name}-{request.split}-{i:06d}'
       )
-    if template is not None:
+
+  def _read(self, request, limit, template) -> Iterator[Sample]:
+    """Return the samples of published files."""
+    read = self.definition.read
+    # A prompt of so many tokens depends on the vocabulary: none is published.
+    generated_only = self.is_generated and self.unit == 'tokens'
+    if read is None or generated_only:
+      raise ValueError(
+        f'{self.name} is always generated; leave data out (got {request.data}).'
+      )
+    if template is not None and self.definition.has_prompts:
       raise ValueError(
         f'{self.name}: published files have their own prompts; leave out'
-        f' either template ({template}) or data ({data}).'
+        f' either template ({template}) or data ({request.data}).'
       )
-    samples = self.definition.read(self.name, self.size, os.fspath(data))
-    return (s for i, s in enumerate(samples) if limit is None or i < limit)
+    return itertools.islice(read(request), limit)
 
-  def score(self, prediction: str, sample: Sample) -> float:
-    """Score one prediction, 0 to 1."""
-    return getattr(metrics, self.metric)(prediction, sample.answers[0])
+  def score(
+    self,
+    prediction: str,
+    sample: Sample,
+    readable_answers: Sequence[str] | None = None,
+  ) -> dict[str, float]:
+    """Return the quantities of a prediction that its measures need.
+
+    Args:
+      prediction: what the model wrote.
+      sample: what it was asked.
+      readable_answers: the answers as the vocabulary can write them; None if it
+        can write all.
+    """
+    return measures.answer_quantities(
+      self.definition.measures,
+      self.definition.clean(prediction),
+      sample.answers,
+      readable_answers or sample.answers,
+    )
 
 
 @functools.cache
 def _families() -> dict[str, Family]:
-  """Return every family by name: the `FAMILY` of each module beside this."""
+  """Return every family by name: those of the modules beside this."""
   package = 't5_align.tasks.generators'
-  modules = [
-    importlib.import_module(f'{package}.{module.name}')
-    for module in pkgutil.iter_modules(
-      importlib.import_module(package).__path__
-    )
-  ]
-  found = [module.FAMILY for module in modules if hasattr(module, 'FAMILY')]
+  found: list[Family] = []
+  for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+    content = vars(importlib.import_module(f'{package}.{module.name}'))
+    found += content.get('FAMILIES', ())
+    found += [content['FAMILY']] if 'FAMILY' in content else []
   return {family.name: family for family in found}
 
 
@@ -237,36 +349,68 @@ def get_family(name: str) -> Family:
 
 def list_tasks() -> list[str]:
   """Return the names of every family's tasks at typical sizes."""
-  return [
-    f'{prefix}_{size}'
-    for family in _families().values()
-    for prefix, sizes in family.typical_sizes.items()
-    for size in sizes
-  ]
+  return [name for family in _families().values() for name in family.typical]
 
 
 def get_task(name: str) -> TaskDefinition:
   """Return the task of a name such as 'passkey_4096'.
 
   Raises:
-    ValueError: there is no such family, or the name has no size.
+    ValueError: no family has a form of this name.
   """
-  prefixes = {p: f for f in _families().values() for p in f.units}
-  match = re.fullmatch(r'(.+)_([0-9]{1,9})', name)
-  if match is None or match[1] not in prefixes:
-    asked, size = (match[1], match[2]) if match else (name, '4096')
-    known = [f'{prefix}_{size}' for prefix in prefixes]
+  for family in _families().values():
+    for form in family.forms:
+      numbers = _parse(form, name)
+      if numbers is None:
+        continue
+      if 0 in list(numbers.values())[:1]:
+        raise ValueError(f"Task '{name}' has size 0; wanted a size from 1 up.")
+      return TaskDefinition(name, numbers, family)
+  raise ValueError(f"Unknown task '{name}'. {_suggest(name)}")
+
+
+def _parse(form: str, name: str) -> dict[str, int] | None:
+  """Return the numbers of a name, or None where it isn't of the form."""
+  pattern = re.sub(r'\\\{(\w+)\\\}', r'(?P<\1>[0-9]{1,9})', re.escape(form))
+  match = re.fullmatch(pattern, name)
+  return match and {field: int(n) for field, n in match.groupdict().items()}
+
+
+def fields(form: str) -> list[str]:
+  """Return the fields of a form: ['documents', 'gold']."""
+  return [name for _, name, _, _ in string.Formatter().parse(form) if name]
+
+
+def name_at(family: str, tokens: int) -> str:
+  """Return a family's task of so many tokens: 'line_retrieval_tokens_512'.
+
+  Raises:
+    ValueError: an unknown family, or one that has none.
+  """
+  definition = get_family(family)
+  forms = [form for form in definition.forms if fields(form) == ['tokens']]
+  if definition.draw is None or not forms:
     raise ValueError(
-      f"Unknown task '{name}'. {_nearest(f'{asked}_{size}', known)} A name"
-      ' ends in its size, in tokens or lines.'
+      f'{family} has no size in tokens; it cannot be generated at a length.'
     )
-  family, size = prefixes[match[1]], int(match[2])
-  if size == 0:
-    raise ValueError(f"Task '{name}' has size 0; wanted a size from 1 up.")
-  return TaskDefinition(name, size, family.units[match[1]], family)
+  return forms[0].format(tokens=tokens)
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _suggest(name: str) -> str:
+  """Say which task may be meant: the nearest form with the numbers given."""
+  forms = [form for family in _families().values() for form in family.forms]
+  numbers = re.findall('[0-9]+', name)
+  filled = []
+  for form in forms:
+    own = itertools.chain(numbers, itertools.repeat('4096'))
+    filled.append(form.format(**dict(zip(fields(form), own))))
+  close = difflib.get_close_matches(name, filled, n=1)
+  if close:
+    return f"Did you mean '{close[0]}'?"
+  return f'Known: {", ".join(forms)}.'
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
   """Say which known name is meant, or list them."""
   close = difflib.get_close_matches(name, known, n=1)
   if close:

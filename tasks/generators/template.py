@@ -1,10 +1,10 @@
-"""The wording of a prompt, as data: three strings with fields in braces.
+"""The wording of a prompt, as data: up to three strings with fields in braces.
 
   needle   the text that holds the answer, `The pass key is {key}.`
   prompt   what surrounds the haystack, `{context} What is the pass key?`
   target   what a model is trained to answer, `{key}`
 
-A user's own wording is a JSON file with these three strings and, if wanted,
+A user's own wording is a JSON file with those that the task has and, if wanted,
 `separator` (between the units of the haystack) and `filler` (a list of
 sentences to use in place of the generated ones).
 
@@ -32,11 +32,11 @@ class Template:
 
   name: str
   """Its name, or the file that it comes from."""
-  needle: str
-  """The text that holds the answer, once in every prompt."""
-  prompt: str
+  needle: str = ''
+  """The text that holds the answer, or one of the documents of the context."""
+  prompt: str = ''
   """What surrounds `{context}`."""
-  target: str
+  target: str = ''
   """The answer in full, for training; no digits but the answer's."""
   separator: str = ' '
   """Stands between the units of the haystack."""

@@ -40,11 +40,12 @@ def training_sample(
     ValueError: unknown family or template, or a length too small.
   """
   definition = task.get_family(family)
-  return definition.draw(
-    rng,
-    length,
-    'tokens',
+  request = task.Request(
+    task.name_at(family, length),
+    {'tokens': length},
     encode,
     definition.template(template),
-    rng.random(),
+    split='train',
   )
+  assert definition.draw is not None  # it has a name at this length
+  return definition.draw(rng, request, rng.random())

@@ -50,7 +50,8 @@ def test_rows_become_samples(tmp_path):
   )
   assert second.id == 'line_retrieval_3-file-000001'
   task = generators.get_task('line_retrieval_3')
-  assert task.score('The content in line torpid-kid is <2416>.', first) == 1
+  quantities = task.score('The content in line torpid-kid is <2416>.', first)
+  assert quantities['line_retrieval_match'] == 1
   assert task.score('2416 (line 7)', first) == 0
   assert read(path, limit=1) == [first]
 
