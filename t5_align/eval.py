@@ -29,6 +29,7 @@ from t5_align import (
   command,
   evaluation,
   opening,
+  preparation,
   prompts,
   results,
 )
@@ -153,10 +154,11 @@ def evaluate(
   if alignments is None:
     own = [model.temperatures] * (model.temperatures != Temperatures())
     alignments = [results.BASELINE, *own]
-  prepared = evaluation.prepare(definitions, model, settings)
+  # Tasks are made ready while the model is calibrated and asked.
+  tasks = preparation.Preparation(definitions, model, settings)
   console = rich_console.Console(stderr=True)
   context = aligning.Context(
-    prepared,
+    tasks,
     settings,
     calibration or CalibrationOptions(),
     pathlib.Path(output_dir),
@@ -167,7 +169,7 @@ def evaluate(
   )
   _, rows = evaluation.evaluate(
     model,
-    prepared,
+    tasks,
     [
       aligning.parse_alignment(a, model, context)
       for a in opening.as_list(alignments)

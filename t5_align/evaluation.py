@@ -3,10 +3,11 @@
 Every task is asked under every alignment in one process. Temperatures are
 traced, so a shape compiles once however many alignments there are:
 
-    prompt -> batch -> generate(temperatures) -> text -> score -> row
+    prompt -> batch -> generate(temperatures) -> text -> quantities -> row
 
-A batch's rows are on disk before the next batch starts. A rerun takes up where
-the last one stopped, and refuses where it would mix two configurations.
+The device never waits: while it works, tasks are made ready, and answers are
+scored and written. A rerun takes up where the last one stopped, and refuses
+where it would mix two configurations.
 
 Synopsis:
 
@@ -18,18 +19,17 @@ Synopsis:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import contextlib
+from concurrent import futures
 import dataclasses
 import os
 import pathlib
-import time
 from typing import Any
 
 from rich import console as rich_console
 
-from t5_align import progress, provenance, results
-from t5_align import prompts as prompts_lib
+from t5_align import answering, progress, provenance, results
 from t5_align.aligning import Alignment
+from t5_align.preparation import Preparation
 from t5_align.prompts import Prepared, Prompt, Settings
 from t5_align.tasks.generators import task as task_lib
 
@@ -48,10 +48,19 @@ class _Step:
   def label(self) -> str:
     return f'{self.prepared.task.name} {self.alignment.name}'
 
+  @property
+  def num_tokens(self) -> int:
+    """Of the prompts that are asked."""
+    return sum(_num_tokens(batch) for batch, _ in self.batches)
+
+  @property
+  def num_samples(self) -> int:
+    return sum(len(batch) for batch, _ in self.batches)
+
 
 def evaluate(
   model: Any,
-  tasks: Sequence[task_lib.TaskDefinition | Prepared],
+  tasks: Sequence[task_lib.TaskDefinition] | Preparation,
   alignments: Sequence[Alignment],
   output_dir: str | os.PathLike,
   settings: Settings,
@@ -61,12 +70,12 @@ def evaluate(
 
   Args:
     model: a Model.
-    tasks: what to ask; a task that is prepared already is not drawn again.
+    tasks: what to ask, each task once; or the same, being made ready.
     alignments: the temperatures to ask under.
     output_dir: gets results.json and samples/; may hold an earlier run of the
       same configuration, which is continued.
     settings: which samples, and how they are answered.
-    console: where progress is shown; None for silence.
+    console: where progress and warnings are shown; None for silence.
 
   Returns:
     The header and the rows of results.json.
@@ -76,66 +85,107 @@ def evaluate(
     DataError: published samples that cannot be read.
     ResultsError: an output directory that this run cannot continue.
   """
-  output_dir = pathlib.Path(output_dir)
-  # Asked for twice, they would write the same samples twice.
-  prepared = prepare(tasks, model, settings)
-  alignments = list({a.name: a for a in alignments}.values())
+  if not isinstance(tasks, Preparation):
+    tasks = Preparation(tasks, model, settings)
+  run = _Run(model, pathlib.Path(output_dir), settings, tasks)
+  # The others are compared with 'none', so it comes first.
+  alignments = sorted(
+    {a.name: a for a in alignments}.values(),
+    key=lambda a: a.name != results.BASELINE,
+  )
   for alignment in alignments:
     alignment.temperatures.check(model.config)
-  header = _make_header(model, prepared, alignments, settings)
-  header, rows = _continue_from(output_dir, header)
-  # The others are compared with 'none', so it comes first.
-  ordered = sorted(alignments, key=lambda a: a.name != results.BASELINE)
-  (output_dir / 'samples').mkdir(parents=True, exist_ok=True)
-  steps = [
-    _plan(group, alignment, output_dir, settings.batch_size)
-    for group in prepared
-    for alignment in ordered
-  ]
-  results.write_results(output_dir, header, rows)
-  with _display(steps, console) as advance:
-    for step in steps:
+  run.begin(alignments)
+  with progress.progress_display(console) as display:
+    for prepared in tasks:
+      for warning in prepared.warnings() if console else ():
+        console.print(warning, highlight=False, markup=False, soft_wrap=True)
+      run.add(prepared)
+      steps = [
+        _plan(prepared, alignment, run.output_dir, settings.batch_size)
+        for alignment in alignments
+      ]
+      for step in steps:
+        display.expect(step.num_tokens, step.num_samples)
+      for step in steps:
+        run.ask(step, display)
+  return run.header, run.rows
+
+
+class _Run:
+  """The files of a run, and what is written to them."""
+
+  def __init__(
+    self,
+    model: Any,
+    output_dir: pathlib.Path,
+    settings: Settings,
+    preparation: Preparation,
+  ):
+    self.model = model
+    self.output_dir = output_dir
+    self.settings = settings
+    self.preparation = preparation
+    self.header: dict[str, Any] = {}
+    self.rows: list[dict[str, Any]] = []
+
+  def begin(self, alignments: Sequence[Alignment]) -> None:
+    """Start results.json, or go on with the one that is there."""
+    temperatures = {a.name: a.temperatures.to_json() for a in alignments}
+    header = self._make_header({}, {}, temperatures)
+    self.header, self.rows = _continue_from(self.output_dir, header)
+
+  def add(self, prepared: Prepared) -> None:
+    """Enter a task; ResumeError if the folder has another by its name."""
+    name = prepared.task.name
+    header = self._make_header(
+      {name: prepared.fingerprint}, {name: prepared.lost_characters}, {}
+    )
+    del header['compiled_shapes']
+    self.header = provenance.merge_headers(self.header, header)
+    (self.output_dir / 'samples').mkdir(parents=True, exist_ok=True)
+    self._write()
+
+  def ask(self, step: _Step, display: progress.Display) -> None:
+    """Answer what is left of a step; score and write while the device works."""
+    # One thread, one batch behind: rows are written in order.
+    with futures.ThreadPoolExecutor(1) as scoring:
+      written: list[futures.Future] = []
       for batch, missing in step.batches:
-        answers = _answer(model, step, batch)
-        _append(step.path, [row for row in answers if row['id'] in missing])
-        advance(_num_tokens(batch), len(batch), step.label)
-      rows = _with_row(rows, _make_row(output_dir, step))
-      # A finished run that is asked for again compiles nothing.
-      compiled = model.inference.num_compiled
-      header['compiled_shapes'] = compiled or header['compiled_shapes']
-      results.write_results(output_dir, header, rows)
-  return header, rows
+        self.preparation.check()
+        answers = answering.ask(
+          self.model, step.prepared, batch, step.alignment.temperatures
+        )
+        for earlier in written[-1:]:
+          earlier.result()  # an error of writing ends the run
+        written.append(
+          scoring.submit(self._write_answers, step, answers, missing)
+        )
+        display.advance(_num_tokens(batch), len(batch), step.label)
+      for last in written[-1:]:
+        last.result()
+    self.rows = _with_row(self.rows, _make_row(self.output_dir, step))
+    # A finished run that is asked for again compiles nothing.
+    compiled = self.model.inference.num_compiled
+    self.header['compiled_shapes'] = compiled or self.header['compiled_shapes']
+    self._write()
 
+  def _write_answers(
+    self, step: _Step, answers: answering.Answers, missing: set[str]
+  ) -> None:
+    """Score a batch, and write the samples that are missing."""
+    rows = answering.judge(self.model, step.prepared.task, answers)
+    _append(step.path, [row for row in rows if row['id'] in missing])
 
-def prepare(
-  tasks: Sequence[task_lib.TaskDefinition | Prepared],
-  model: Any,
-  settings: Settings,
-) -> list[Prepared]:
-  """Return the tasks with their prompts, each task once."""
-  prepared = {}
-  for task in tasks:
-    if isinstance(task, Prepared):
-      prepared[task.task.name] = task
-    elif task.name not in prepared:
-      prepared[task.name] = prompts_lib.prepare(task, model, settings)
-  return list(prepared.values())
+  def _make_header(self, tasks, lost_characters, temperatures):
+    settings = dataclasses.asdict(self.settings)
+    header = provenance.make_header(
+      self.model, tasks, lost_characters, temperatures, settings
+    )
+    return header | {'compiled_shapes': 0}
 
-
-def _make_header(
-  model: Any,
-  prepared: Sequence[Prepared],
-  alignments: Sequence[Alignment],
-  settings: Settings,
-) -> dict[str, Any]:
-  header = provenance.make_header(
-    model,
-    {group.task.name: group.fingerprint for group in prepared},
-    {group.task.name: group.lost_characters for group in prepared},
-    {a.name: a.temperatures.to_json() for a in alignments},
-    dataclasses.asdict(settings),
-  )
-  return header | {'compiled_shapes': 0}
+  def _write(self) -> None:
+    results.write_results(self.output_dir, self.header, self.rows)
 
 
 def _continue_from(
@@ -163,14 +213,23 @@ def _plan(
 
   Batches are the same whether a run was interrupted or not, so that answers
   never depend on it: one written in part is generated whole once more.
+
+  Raises:
+    ResumeError: a sample was asked with another prompt.
   """
   path = results.samples_path(output_dir, prepared.task.name, alignment.name)
-  done = {sample['id'] for sample in _repair(path)}
+  done = {sample['id']: sample['prompt_hash'] for sample in _repair(path)}
+  for prompt in prepared.prompts:
+    if done.get(prompt.sample.id, prompt.hash) != prompt.hash:
+      raise provenance.ResumeError(
+        f'{path}: sample {prompt.sample.id} was asked with another prompt: the'
+        ' data changed. Choose a new output directory.'
+      )
   ordered = sorted(prepared.prompts, key=lambda prompt: len(prompt.tokens))
   batches = []
   for start in range(0, len(ordered), batch_size):
     batch = ordered[start : start + batch_size]
-    missing = {prompt.sample.id for prompt in batch} - done
+    missing = {prompt.sample.id for prompt in batch} - done.keys()
     if missing:
       batches.append((batch, missing))
   return _Step(prepared, alignment, path, batches)
@@ -186,56 +245,8 @@ def _repair(path: pathlib.Path) -> list[dict[str, Any]]:
   return samples
 
 
-def _display(
-  steps: Sequence[_Step], console: rich_console.Console | None
-) -> contextlib.AbstractContextManager[progress.Advance]:
-  """Return a context that gives the function to report work to."""
-  if console is None:
-    return contextlib.nullcontext(progress.silent)
-  batches = [batch for step in steps for batch, _ in step.batches]
-  return progress.progress_display(
-    sum(_num_tokens(batch) for batch in batches),
-    sum(len(batch) for batch in batches),
-    console,
-  )
-
-
 def _num_tokens(batch: Sequence[Prompt]) -> int:
   return sum(len(prompt.tokens) for prompt in batch)
-
-
-def _answer(
-  model: Any, step: _Step, batch: Sequence[Prompt]
-) -> list[dict[str, Any]]:
-  """Generate and score one batch; return its sample rows."""
-  task = step.prepared.task
-  start = time.monotonic()
-  generated = model.inference.generate(
-    [prompt.tokens for prompt in batch],
-    max_new_tokens=step.prepared.fingerprint['max_new_tokens'],
-    temperatures=step.alignment.temperatures,
-  )
-  seconds = (time.monotonic() - start) / len(batch)
-  rows = []
-  for prompt, answer in zip(batch, generated, strict=True):
-    prediction = model.vocabulary.decode(answer.tokens)
-    # A failed sample is wrong, whatever it happens to say.
-    score = task.score(prediction, prompt.sample) if answer.finite else 0.0
-    rows.append(
-      {
-        'id': prompt.sample.id,
-        'task': task.name,
-        'prompt_tokens': prompt.prompt_tokens,
-        'truncated_tokens': prompt.truncated_tokens,
-        'depth': prompt.sample.depth,
-        'target': prompt.sample.target,
-        'prediction': prediction,
-        'score': float(score),
-        'finite': bool(answer.finite),
-        'seconds': round(seconds, 4),
-      }
-    )
-  return rows
 
 
 def _append(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:

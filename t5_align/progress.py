@@ -5,13 +5,14 @@ different times; that keeps the time left honest.
 
 Synopsis:
 
-    with progress_display(total_tokens, total_samples, console) as advance:
-      advance(4_096, 8, 'passkey_512 none')
+    with progress_display(console) as display:
+      display.expect(4_096, 8)
+      display.advance(4_096, 8, 'passkey_512 none')
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import contextlib
 import datetime
 import time
@@ -21,84 +22,110 @@ from rich import progress as rich_progress
 
 SECONDS_BETWEEN_LINES = 10.0
 
-# advance(tokens, samples, description): work done since the last call.
-Advance = Callable[[int, int, str], None]
 
+class Display:
+  """Shows nothing; the others show what is done of what is expected."""
 
-def silent(tokens: int, samples: int, description: str) -> None:
-  """Advance nothing: for callers who want no display."""
-  del tokens, samples, description
+  def __init__(self):
+    self._start = time.monotonic()
+    self._expected_tokens = self._expected_samples = 0
+    self._done_tokens = self._done_samples = 0
+
+  def expect(self, tokens: int, samples: int) -> None:
+    """Tell of work to come."""
+    self._expected_tokens += tokens
+    self._expected_samples += samples
+    self._show('', False)
+
+  def advance(self, tokens: int, samples: int, description: str) -> None:
+    """Tell of work done since the last call."""
+    self._done_tokens += tokens
+    self._done_samples += samples
+    self._show(description, self._done_samples >= self._expected_samples)
+
+  @property
+  def _seconds(self) -> float:
+    return max(time.monotonic() - self._start, 1e-9)
+
+  @property
+  def _rate(self) -> str:
+    """A rate that stays readable where a sample takes a minute."""
+    samples_per_second = self._done_samples / self._seconds
+    if samples_per_second < 1:
+      return f'{1 / max(samples_per_second, 1e-9):.1f} s/sample'
+    return f'{samples_per_second:.1f} samples/s'
+
+  def _show(self, description: str, finished: bool) -> None:
+    """Show where the run is; no description before anything is done."""
+    del description, finished
 
 
 @contextlib.contextmanager
 def progress_display(
-  total_tokens: int, total_samples: int, console: rich_console.Console
-) -> Iterator[Advance]:
-  """Show progress while the block runs, on the console that is given."""
-  if console.is_terminal:
-    with _bar(total_tokens, console) as advance:
-      yield advance
+  console: rich_console.Console | None,
+) -> Iterator[Display]:
+  """Show progress while the block runs; no console, no progress."""
+  if console is None:
+    yield Display()
+  elif console.is_terminal:
+    with _Bar(console) as bar:
+      yield bar
   else:
-    yield _lines(total_tokens, total_samples, console)
+    yield _Lines(console)
 
 
-@contextlib.contextmanager
-def _bar(total_tokens: int, console: rich_console.Console) -> Iterator[Advance]:
-  columns = (
-    rich_progress.TextColumn('{task.description}'),
-    rich_progress.BarColumn(),
-    rich_progress.TaskProgressColumn(),
-    rich_progress.TextColumn('{task.fields[rate]}'),
-    rich_progress.TimeRemainingColumn(elapsed_when_finished=True),
-  )
-  with rich_progress.Progress(*columns, console=console) as bar:
-    task = bar.add_task('starting', total=total_tokens, rate='')
-    start, done_samples = time.monotonic(), 0
+class _Bar(Display, contextlib.AbstractContextManager):
+  """A bar with the time left."""
 
-    def advance(tokens: int, samples: int, description: str) -> None:
-      nonlocal done_samples
-      done_samples += samples
-      rate = done_samples / max(time.monotonic() - start, 1e-9)
-      bar.update(
-        task,
-        advance=tokens,
-        description=description,
-        rate=_rate(rate),
-      )
+  def __init__(self, console: rich_console.Console):
+    super().__init__()
+    self._bar = rich_progress.Progress(
+      rich_progress.TextColumn('{task.description}'),
+      rich_progress.BarColumn(),
+      rich_progress.TaskProgressColumn(),
+      rich_progress.TextColumn('{task.fields[rate]}'),
+      rich_progress.TimeRemainingColumn(elapsed_when_finished=True),
+      console=console,
+    )
+    self._task = self._bar.add_task('starting', total=None, rate='')
 
-    yield advance
+  def __enter__(self) -> _Bar:
+    self._bar.start()
+    return self
+
+  def __exit__(self, *error) -> None:
+    self._bar.stop()
+
+  def _show(self, description: str, finished: bool) -> None:
+    self._bar.update(
+      self._task,
+      total=self._expected_tokens,
+      completed=self._done_tokens,
+      description=description or None,
+      rate=self._rate if self._done_samples else '',
+    )
 
 
-def _lines(
-  total_tokens: int, total_samples: int, console: rich_console.Console
-) -> Advance:
-  start = last = time.monotonic()
-  done_tokens = done_samples = 0
+class _Lines(Display):
+  """A line now and then, and one at the end."""
 
-  def advance(tokens: int, samples: int, description: str) -> None:
-    nonlocal last, done_tokens, done_samples
-    done_tokens += tokens
-    done_samples += samples
+  def __init__(self, console: rich_console.Console):
+    super().__init__()
+    self._console = console
+    self._last = time.monotonic()
+
+  def _show(self, description: str, finished: bool) -> None:
     now = time.monotonic()
-    finished = done_samples >= total_samples
-    if not finished and now - last < SECONDS_BETWEEN_LINES:
+    if not description or (
+      not finished and now - self._last < SECONDS_BETWEEN_LINES
+    ):
       return
-    last = now
-    seconds = max(now - start, 1e-9)
-    left = seconds * (total_tokens - done_tokens) / max(done_tokens, 1)
-    console.print(
-      f'{done_samples}/{total_samples} samples,'
-      f' {_rate(done_samples / seconds)},'
+    self._last = now
+    tokens_left = self._expected_tokens - self._done_tokens
+    left = self._seconds * tokens_left / max(self._done_tokens, 1)
+    self._console.print(
+      f'{self._done_samples}/{self._expected_samples} samples, {self._rate},'
       f' {datetime.timedelta(seconds=round(left))} left: {description}',
       soft_wrap=True,
       highlight=False,
     )
-
-  return advance
-
-
-def _rate(samples_per_second: float) -> str:
-  """Return a rate that stays readable where a sample takes a minute."""
-  if samples_per_second < 1:
-    return f'{1 / max(samples_per_second, 1e-9):.1f} s/sample'
-  return f'{samples_per_second:.1f} samples/s'

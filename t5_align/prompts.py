@@ -7,6 +7,9 @@ the caller chose, and then each cut is counted. With room for 5 tokens and EOS
 
     left   d e f g h $        right   a b c d e $       middle   a b c g h $
 
+What a vocabulary cannot represent is counted, too: characters of a prompt that
+it drops, and answers that it cannot write.
+
 Synopsis:
 
     prepared = prepare(task, model, Settings(limit=50))
@@ -84,14 +87,26 @@ class Prompt:
   Attributes:
     sample: where it comes from.
     tokens: what the model reads, [S]; EOS last for an encoder.
+    target_tokens: what is scored, [T], where that is the task; else empty.
     prompt_tokens: how many there were before any cut.
     truncated_tokens: how many of them were cut.
+    readable_answers: the answers as the vocabulary can write them.
+    lost_characters: those of prompt and target that the vocabulary has not.
   """
 
   sample: task_lib.Sample
   tokens: list[int]
+  target_tokens: list[int]
   prompt_tokens: int
   truncated_tokens: int
+  readable_answers: tuple[str, ...]
+  lost_characters: str
+
+  @property
+  def hash(self) -> str:
+    """What the model is asked, as 16 hexadecimal digits of a SHA-256."""
+    content = results.to_json([self.tokens, self.target_tokens])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,13 +117,51 @@ class Prepared:
     task: the task.
     prompts: one a sample, in the task's order.
     fingerprint: what decides them, in JSON types.
-    lost_characters: those of the prompts that the vocabulary cannot represent.
+    keeps_line_breaks: whether the vocabulary has them and indentation.
   """
 
   task: task_lib.TaskDefinition
   prompts: list[Prompt]
   fingerprint: dict[str, Any]
-  lost_characters: str
+  keeps_line_breaks: bool
+
+  @property
+  def lost_characters(self) -> str:
+    """All characters that the vocabulary cannot represent, sorted."""
+    return ''.join(sorted({c for p in self.prompts for c in p.lost_characters}))
+
+  def warnings(self) -> list[str]:
+    """Return what is lost before the model reads it, a sentence each."""
+    lossy = [prompt for prompt in self.prompts if prompt.lost_characters]
+    found = []
+    if lossy:
+      first = lossy[0]
+      place = first.sample.prompt.find(first.lost_characters[0])
+      excerpt = first.sample.prompt[max(place - 20, 0) : max(place, 0) + 20]
+      found.append(
+        f'{self.task.name}: the tokenizer cannot represent'
+        f' {self.lost_characters!r}, in {len(lossy)} of {len(self.prompts)}'
+        f' samples; the model reads them without, as in {first.sample.id}:'
+        f' {excerpt!r}.'
+      )
+    unwritable = sum(
+      prompt.readable_answers != prompt.sample.answers
+      for prompt in self.prompts
+    )
+    if unwritable and not self.task.scored:
+      found.append(
+        f'{self.task.name}: the tokenizer cannot write the answers of'
+        f' {unwritable} of {len(self.prompts)} samples exactly; no model with'
+        ' it can score them in full.'
+      )
+    broken = sum('\n' in prompt.sample.prompt for prompt in self.prompts)
+    if self.task.definition.needs_line_breaks and not self.keeps_line_breaks:
+      found.append(
+        f'{self.task.name}: the tokenizer has no line breaks and no'
+        f' indentation; the model reads spaces, in {broken} of'
+        f' {len(self.prompts)} samples.'
+      )
+    return found
 
 
 def prepare(
@@ -125,59 +178,78 @@ def prepare(
     PromptTooLongError: naming the sample, its tokens and the limit.
     DataError: published samples that cannot be read, or none.
   """
-  vocabulary = model.vocabulary
-  samples, source = _samples(task, vocabulary.encode, settings)
-  ending = [] if model.checkpoint.decoder_only else [vocabulary.eos_id]
-  prompts = []
-  for sample in samples:
-    body = vocabulary.encode(sample.prompt)
-    kept = _cut(body, len(ending), sample.id, settings)
-    prompts.append(
-      Prompt(
-        sample,
-        kept + ending,
-        len(body) + len(ending),
-        len(body) - len(kept),
-      )
-    )
-  lost = {c for s in samples for c in vocabulary.lost_characters(s.prompt)}
+  samples, source = _samples(task, model.vocabulary.encode, settings)
   fingerprint = {
     'version': task.version,
     'samples': source,
     'max_new_tokens': settings.max_new_tokens or task.max_new_tokens,
   }
-  return Prepared(task, prompts, fingerprint, ''.join(sorted(lost)))
+  probe = 'a\n  b'
+  return Prepared(
+    task,
+    [_prompt(sample, task, model, settings) for sample in samples],
+    fingerprint,
+    model.vocabulary.decode(model.vocabulary.encode(probe)) == probe,
+  )
+
+
+def _prompt(
+  sample: task_lib.Sample,
+  task: task_lib.TaskDefinition,
+  model: Any,
+  settings: Settings,
+) -> Prompt:
+  """Return one sample in the model's tokens."""
+  vocabulary = model.vocabulary
+  ending = [] if model.checkpoint.decoder_only else [vocabulary.eos_id]
+  body = vocabulary.encode(sample.prompt)
+  kept = _cut(body, len(ending), sample.id, settings)
+  target = vocabulary.encode(sample.target) if task.scored else []
+  if task.scored and not target:
+    raise DataError(f'{sample.id} has an empty target: nothing to score.')
+  return Prompt(
+    sample,
+    kept + ending,
+    target,
+    len(body) + len(ending),
+    len(body) - len(kept),
+    sample.answers
+    if task.scored
+    else tuple(vocabulary.decode(vocabulary.encode(a)) for a in sample.answers),
+    vocabulary.lost_characters(
+      sample.prompt + (sample.target if task.scored else '')
+    ),
+  )
 
 
 def _samples(
   task: task_lib.TaskDefinition, encode: task_lib.Encode, settings: Settings
 ) -> tuple[list[task_lib.Sample], str]:
-  """Return the samples, and a hash of what they are made from."""
-  if settings.data is None:
-    samples = task.samples(
-      encode,
-      seed=settings.seed,
-      limit=settings.limit,
-      template=settings.template,
-      split=settings.split,
-    )
-    wording = task.definition.template(settings.template)
-    return list(samples), f'template {wording.hash}'
-  # Options that contradict each other are no fault of the data.
-  published = task.samples(
-    encode, data=settings.data, template=settings.template
+  """Return the samples, and what they are made from."""
+  wording = task.definition.template(settings.template)
+  drawn = task.samples(
+    encode,
+    seed=settings.seed,
+    limit=settings.limit,
+    template=settings.template,
+    split=settings.split,
+    data=settings.data,
   )
+  if task.is_generated and settings.data is None:
+    return list(drawn), f'template {wording.hash}'
+  # Options that contradict each other are no fault of the data.
   try:
-    samples = list(published)
+    samples = list(drawn)
   except ValueError as error:
     raise DataError(str(error)) from error
+  place = settings.data or 'its data'
   if not samples:
-    raise DataError(f'{task.name} has no samples in {settings.data}.')
+    raise DataError(f'{task.name} has no samples in {place}.')
   if len({sample.id for sample in samples}) < len(samples):
-    raise DataError(f'{settings.data} has two samples with the same id.')
-  content = results.to_json([dataclasses.asdict(s) for s in samples])
-  digest = hashlib.sha256(content.encode()).hexdigest()
-  return samples[: settings.limit], f'data {digest}'
+    raise DataError(f'{task.name}: {place} has two samples with the same id.')
+  # Which samples are there is known by the hash of each, so that a run may go
+  # on with a higher limit.
+  return samples, f'data, template {wording.hash}'
 
 
 def _cut(

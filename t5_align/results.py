@@ -1,16 +1,8 @@
-"""What an evaluation leaves on disk, and the statistics of one row of it.
+"""What an evaluation leaves on disk, and the rows that sum it up.
 
-The value of a row is the mean score of its samples. Its 95% interval is
-Wilson's score interval where every score is 0 or 1, a percentile bootstrap
-elsewhere. A row is compared with alignment 'none' over the same samples: for
-paired 0/1 scores by Newcombe's square-and-add interval (method 10 of
-R. G. Newcombe, "Improved confidence intervals for the difference between
-binomial proportions based on paired data", Statistics in Medicine 17, 1998),
-
-    d -/+ sqrt(e1^2 - 2 phi e1 e2 + e2^2),
-
-with e1, e2 the distances from the two proportions to their Wilson limits and
-phi their correlation; for other scores by a bootstrap over the samples.
+A row is one task under one alignment. Its value, and those of the task's other
+measures, are ratios of sums over the samples, with the intervals of
+`tasks.intervals`; each is compared with alignment 'none' over the same samples.
 
 Synopsis:
 
@@ -21,7 +13,7 @@ Synopsis:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import json
 import math
 import os
@@ -31,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from t5_align.tasks import metrics
+from t5_align.tasks import intervals
+from t5_align.tasks.measures import Measure
 
 BASELINE = 'none'  # the alignment that the others are compared with
-_RESAMPLES = 10_000
 
 
 class ResultsError(ValueError):
@@ -128,7 +120,7 @@ def read_samples(path: pathlib.Path) -> list[dict[str, Any]]:
   for number, line in enumerate(whole_lines, start=1):
     try:
       sample = json.loads(line)
-      _ = sample['id'], sample['score'], sample['finite']
+      _ = sample['id'], sample['quantities'], sample['finite']
     except (KeyError, TypeError, ValueError) as error:
       raise ResultsError(
         f'{path}:{number} is not a sample of an evaluation ({error}); delete '
@@ -136,68 +128,6 @@ def read_samples(path: pathlib.Path) -> list[dict[str, Any]]:
       ) from None
     samples.append(sample)
   return samples
-
-
-def mean_interval(scores: np.ndarray) -> tuple[list[float] | None, str]:
-  """Return the 95% interval of the mean score, and the method's name."""
-  if _is_binary(scores):
-    return list(_wilson(scores)), 'wilson'
-  return _bootstrap(scores), 'bootstrap'
-
-
-def difference_interval(
-  scores: np.ndarray, baseline: np.ndarray
-) -> tuple[list[float] | None, str]:
-  """Return the 95% interval of mean(scores - baseline), paired."""
-  if _is_binary(scores) and _is_binary(baseline):
-    return _newcombe(scores, baseline), 'newcombe_paired'
-  return _bootstrap(scores - baseline), 'paired_bootstrap'
-
-
-def _is_binary(scores: np.ndarray) -> bool:
-  return bool(np.isin(scores, (0.0, 1.0)).all())
-
-
-def _wilson(scores: np.ndarray) -> tuple[float, float]:
-  return metrics.rate_interval(float(scores.sum()), len(scores)).ci95
-
-
-def _bootstrap(values: np.ndarray) -> list[float] | None:
-  """Percentile bootstrap of the mean; one value says nothing of its spread."""
-  if len(values) < 2:
-    return None
-  generator = np.random.default_rng(0)
-  means = [
-    generator.choice(values, len(values)).mean() for _ in range(_RESAMPLES)
-  ]
-  low, high = np.quantile(means, (0.025, 0.975))
-  return [float(low), float(high)]
-
-
-def _newcombe(scores: np.ndarray, baseline: np.ndarray) -> list[float]:
-  """Newcombe's method 10 for paired 0/1 scores."""
-  n = len(scores)
-  p1, p2 = scores.mean(), baseline.mean()
-  (low1, high1), (low2, high2) = _wilson(scores), _wilson(baseline)
-  both = float((scores * baseline).sum())
-  neither = float(((1 - scores) * (1 - baseline)).sum())
-  only1, only2 = scores.sum() - both, baseline.sum() - both
-  margins = n**4 * p1 * (1 - p1) * p2 * (1 - p2)
-  association = both * neither - only1 * only2
-  # Newcombe's continuity correction shrinks a positive correlation only.
-  if association > 0:
-    association = max(association - n / 2, 0.0)
-  phi = association / math.sqrt(margins) if margins > 0 else 0.0
-
-  def half_width(to_limit1: float, to_limit2: float) -> float:
-    cross = 2 * phi * to_limit1 * to_limit2
-    return math.sqrt(max(to_limit1**2 - cross + to_limit2**2, 0.0))
-
-  difference = p1 - p2
-  return [
-    float(difference - half_width(p1 - low1, high2 - p2)),
-    float(difference + half_width(high1 - p1, p2 - low2)),
-  ]
 
 
 def make_row(
@@ -211,53 +141,66 @@ def make_row(
   Args:
     task: a TaskDefinition.
     alignment: its name.
-    samples: what read_samples returns. A sample that failed has score 0, so
-      that a model never gains by failing.
+    samples: what read_samples returns. A sample that failed has wrong answers,
+      or no likelihood and then none has, so that a model never gains by
+      failing.
     baseline: the samples of 'none', where it was evaluated; ids that are in
       both are compared.
   """
-  scores = np.array([sample['score'] for sample in samples], float)
-  n = len(scores)
-  interval, method = mean_interval(scores)
+  main, *others = [_measure(m, samples, baseline) for m in task.measures]
   return {
     'task': task.name,
     'size': task.size,
     'unit': task.unit,
     'length': float(np.mean([sample['prompt_tokens'] for sample in samples])),
     'alignment': alignment,
-    'metric': task.metric,
-    'higher_is_better': task.higher_is_better,
-    'value': float(scores.mean()),
-    'stderr': float(scores.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
-    'ci95': interval,
-    'ci_method': method,
-    'n': n,
+    **main,
+    'n': len(samples),
     'n_failed': sum(not sample['finite'] for sample in samples),
     'n_truncated': sum(sample['truncated_tokens'] > 0 for sample in samples),
-    'difference': _difference(samples, baseline),
+    'n_lossy': sum(bool(sample['lost_characters']) for sample in samples),
+    'other_measures': others,
   }
 
 
-def _difference(
-  samples: Sequence[Mapping[str, Any]], baseline: Sequence[Mapping[str, Any]]
-) -> dict[str, Any] | None:
-  baseline_scores = {sample['id']: sample['score'] for sample in baseline}
-  pairs = np.array(
-    [
-      (sample['score'], baseline_scores[sample['id']])
-      for sample in samples
-      if sample['id'] in baseline_scores
-    ],
-    float,
-  )
-  if not len(pairs):
-    return None
-  scores, others = pairs.T
-  interval, method = difference_interval(scores, others)
+def _measure(
+  measure: Measure,
+  samples: Sequence[Mapping[str, Any]],
+  baseline: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+  """Return one measure of a row, and how it differs from the baseline."""
+  others = {sample['id']: sample for sample in baseline}
+  pairs = [(s, others[s['id']]) for s in samples if s['id'] in others]
+  difference = None
+  if pairs:
+    found = _estimate(measure.estimate_difference, *zip(*pairs, strict=True))
+    difference = {'to': BASELINE, **_fields(found), 'n': len(pairs)}
+    del difference['stderr']
   return {
-    'to': BASELINE,
-    'value': float((scores - others).mean()),
-    'ci95': interval,
+    'metric': measure.name,
+    'higher_is_better': measure.higher_is_better,
+    **_fields(_estimate(measure.estimate, samples)),
+    'difference': difference,
+  }
+
+
+def _estimate(
+  estimate: Callable[..., intervals.Estimate],
+  *sides: Sequence[Mapping[str, Any]],
+) -> intervals.Estimate:
+  """Apply a measure's estimate to the quantities of samples."""
+  quantities = [[sample['quantities'] for sample in side] for side in sides]
+  if any(value is None for q in quantities for s in q for value in s.values()):
+    return intervals.Estimate(math.nan, None, None, 'a sample failed')
+  clusters = [sample.get('cluster') for sample in sides[0]]
+  return estimate(*quantities, clusters=clusters)
+
+
+def _fields(found: intervals.Estimate) -> dict[str, Any]:
+  value, stderr, interval, method = found
+  return {
+    'value': value if math.isfinite(value) else None,
+    'stderr': stderr,
+    'ci95': None if interval is None else list(interval),
     'ci_method': method,
-    'n': len(pairs),
   }

@@ -54,7 +54,7 @@ def test_rows_header_and_samples(tmp_path):
   assert set(none) == {
     'task', 'size', 'unit', 'length', 'alignment', 'metric',
     'higher_is_better', 'value', 'stderr', 'ci95', 'ci_method', 'n',
-    'n_failed', 'n_truncated', 'difference',
+    'n_failed', 'n_truncated', 'n_lossy', 'difference', 'other_measures',
   }  # fmt: skip
   assert none['value'] < 1 and sharp['value'] == 1
   assert sharp['difference']['value'] == pytest.approx(1 - none['value'])
@@ -69,8 +69,9 @@ def test_rows_header_and_samples(tmp_path):
   }  # fmt: skip
   sample = sample_files(tmp_path)['passkey_400.none.jsonl'][0]
   assert list(sample) == [
-    'id', 'task', 'prompt_tokens', 'truncated_tokens', 'depth', 'target',
-    'prediction', 'score', 'finite',
+    'id', 'task', 'prompt_tokens', 'truncated_tokens', 'lost_characters',
+    'depth', 'cluster', 'target', 'prediction', 'score', 'quantities',
+    'finite', 'prompt_hash',
   ]  # fmt: skip
   assert 300 < sample['prompt_tokens'] <= 400
 
@@ -236,6 +237,9 @@ class Letters:
   def encode(self, text):
     return [ord(c) for c in text]
 
+  def decode(self, ids):
+    return ''.join(map(chr, ids))
+
   def lost_characters(self, text):
     return ''
 
@@ -246,7 +250,7 @@ def letters_task(text):
   family = dataclasses.replace(
     task_lib.get_family('passkey'), draw=lambda *_: sample
   )
-  return task_lib.TaskDefinition('letters_1', 1, 'tokens', family)
+  return task_lib.TaskDefinition('letters_1', {'tokens': 1}, family)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +307,7 @@ def test_published_data_is_read_and_decides_the_samples(tmp_path):
   assert rows[1]['n'] == 1
   assert header['lost_characters'] == {'line_retrieval_1': '<'}
   data.write_text(json.dumps(record | {'prompt': 'no?'}) + '\n')
-  with pytest.raises(provenance.ResumeError, match='samples'):
+  with pytest.raises(provenance.ResumeError, match='with another prompt'):
     run(fake_model(), tmp_path / 'out', names, data=str(data))
   data.write_text('')
   with pytest.raises(prompts.DataError):

@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 
 from t5_align import results
+from t5_align.tasks.measures import MEASURES
 
 TASK = types.SimpleNamespace(
   name='passkey_64',
   size=64,
   unit='tokens',
-  metric='passkey_match',
-  higher_is_better=True,
+  measures=(MEASURES['passkey_match'],),
+)
+TEXT_TASK = types.SimpleNamespace(
+  name='perplexity_files_64',
+  size=64,
+  unit='tokens',
+  measures=tuple(
+    MEASURES[name] for name in ('perplexity', 'bits_per_byte', 'unknown_share')
+  ),
 )
 
 
@@ -23,9 +31,12 @@ def samples(scores, **fields):
     {
       'id': str(i),
       'score': score,
+      'quantities': {'passkey_match': score},
+      'cluster': None,
       'finite': True,
       'prompt_tokens': 60 + i,
       'truncated_tokens': 0,
+      'lost_characters': '',
     }
     | fields
     for i, score in enumerate(scores)
@@ -59,54 +70,51 @@ def test_a_single_sample_has_no_spread():
   assert row['stderr'] is None and row['ci95'] is None
 
 
-def test_other_scores_are_bootstrapped_and_repeatable():
-  scores = np.linspace(0.1, 0.9, 40)
-  interval, method = results.mean_interval(scores)
-  assert method == 'bootstrap'
-  # The normal approximation, which 40 even values satisfy within 2%.
-  half = 1.96 * scores.std() / math.sqrt(40)
-  np.testing.assert_allclose(interval, [0.5 - half, 0.5 + half], atol=0.02)
-  assert results.mean_interval(scores) == (interval, method)
+def texts(nats, cluster=None):
+  return [
+    {
+      'id': str(i),
+      'score': None,
+      'quantities': {
+        'nats': value,
+        'bits': value and value / math.log(2),
+        'tokens': 10 * (i + 1),
+        'bytes': 40 * (i + 1),
+        'unknown_tokens': 1,
+      },
+      'cluster': cluster and cluster[i],
+      'finite': value is not None,
+      'prompt_tokens': 64,
+      'truncated_tokens': 0,
+      'lost_characters': '{' if i else '',
+    }
+    for i, value in enumerate(nats)
+  ]
 
 
-def table(both, only_first, only_second, neither):
-  first = [1.0] * (both + only_first) + [0.0] * (only_second + neither)
-  second = (
-    [1.0] * both + [0.0] * only_first + [1.0] * only_second + [0.0] * neither
+def test_row_of_a_text():
+  none = texts([20.0, 60.0, 90.0])
+  row = results.make_row(TEXT_TASK, 'entropy', texts([10.0, 30.0, 60.0]), none)
+  assert row['value'] == pytest.approx(math.exp(100 / 60))
+  assert row['higher_is_better'] is False and row['n_lossy'] == 2
+  wanted = math.exp(100 / 60) - math.exp(170 / 60)
+  assert row['difference']['value'] == pytest.approx(wanted)
+  assert row['difference']['ci95'][1] < 0
+  bits, unknown = row['other_measures']
+  assert bits['metric'] == 'bits_per_byte'
+  assert bits['value'] == pytest.approx(100 / math.log(2) / 240)
+  assert bits['difference']['value'] == pytest.approx(-70 / math.log(2) / 240)
+  assert unknown['value'] == pytest.approx(3 / 60)
+  clustered = results.make_row(TEXT_TASK, 'none', texts([1.0, 2.0, 3.0], 'aab'))
+  assert clustered['ci_method'] == 'clustered_bootstrap'
+
+
+def test_a_text_that_failed_leaves_no_likelihood():
+  row = results.make_row(
+    TEXT_TASK, 'none', texts([20.0, None]), texts([1.0, 2.0])
   )
-  return np.array(first), np.array(second)
-
-
-@pytest.mark.parametrize(
-  'counts, wanted',
-  [
-    # Newcombe 1998, table III, method 10.
-    ((36, 12, 2, 0), (0.0569, 0.3404)),
-    # Airway reactivity data of Fagerland, Lydersen and Laake 2014.
-    ((1, 1, 7, 12), (-0.507, -0.026)),
-  ],
-)
-def test_newcombe_published_values(counts, wanted):
-  interval, method = results.difference_interval(*table(*counts))
-  assert method == 'newcombe_paired'
-  np.testing.assert_allclose(interval, wanted, atol=6e-4)
-
-
-def test_newcombe_covers_the_truth():
-  """About 95% of intervals hold the difference, also near 0 and 1."""
-  generator = np.random.default_rng(1)
-  for probabilities in ([0.5, 0.3, 0.1, 0.1], [0.05, 0.25, 0.0, 0.7]):
-    truth = probabilities[1] - probabilities[2]
-    counts = generator.multinomial(30, probabilities, size=400)
-    intervals = [results.difference_interval(*table(*c))[0] for c in counts]
-    inside = [low <= truth <= high for low, high in intervals]
-    assert np.mean(inside) > 0.92
-
-
-def test_equal_scores_differ_by_nothing_but_not_surely():
-  scores = np.ones(20)
-  low, high = results.difference_interval(scores, scores)[0]
-  assert low < 0 < high and low == -high
+  assert row['value'] is None and row['ci95'] is None and row['n_failed'] == 1
+  assert row['difference']['value'] is None
 
 
 def test_difference_is_paired_by_id():
@@ -155,7 +163,7 @@ def test_unreadable_results_are_an_error(tmp_path, text):
 
 def test_torn_last_line_is_dropped_and_others_are_errors(tmp_path):
   path = tmp_path / 'samples.jsonl'
-  line = '{"id": "a", "score": 1.0, "finite": true}\n'
+  line = '{"id": "a", "quantities": {}, "finite": true}\n'
   path.write_text(line + '{"id": "b", "sco')
   assert [sample['id'] for sample in results.read_samples(path)] == ['a']
   path.write_text(line + '{"id": "b"}\n')

@@ -1,0 +1,69 @@
+"""Tasks made ready while the device works.
+
+One thread makes all tasks ready, in order, as fast as it can; whoever evaluates
+takes each as it comes. What is wrong with the last task is known as soon as it
+has been read, not when its turn comes.
+
+Synopsis:
+
+    preparation = Preparation(tasks, model, settings)
+    for prepared in preparation:
+      preparation.check()                 # raises what is wrong with any task
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent import futures
+import threading
+from typing import Any
+
+from t5_align import prompts
+from t5_align.tasks.generators import task as task_lib
+
+
+class Preparation:
+  """The tasks of a run with their prompts, each once."""
+
+  def __init__(
+    self,
+    tasks: Sequence[task_lib.TaskDefinition],
+    model: Any,
+    settings: prompts.Settings,
+  ):
+    """Begin at once.
+
+    Args:
+      tasks: what to ask.
+      model: what load_model returns.
+      settings: which samples, and how long they may be.
+    """
+    # Asked for twice, a task would write the same samples twice.
+    self._tasks = list({task.name: task for task in tasks}.values())
+    self._futures: list[futures.Future[prompts.Prepared]] = [
+      futures.Future() for _ in self._tasks
+    ]
+    # A daemon: an interrupted run doesn't wait until a file has been read.
+    threading.Thread(
+      target=self._prepare, args=(model, settings), daemon=True
+    ).start()
+
+  def __len__(self) -> int:
+    return len(self._tasks)
+
+  def __iter__(self) -> Iterator[prompts.Prepared]:
+    """Yield the tasks in order, each as soon as it is ready."""
+    return (future.result() for future in self._futures)
+
+  def check(self) -> None:
+    """Raise what was found wrong with any task so far."""
+    for future in self._futures:
+      if future.done():
+        future.result()
+
+  def _prepare(self, model: Any, settings: prompts.Settings) -> None:
+    for task, future in zip(self._tasks, self._futures, strict=True):
+      try:
+        future.set_result(prompts.prepare(task, model, settings))
+      except BaseException as error:
+        future.set_exception(error)
