@@ -5,6 +5,9 @@ counted in that vocabulary, so tasks are registered on request:
 
   samples -> tokenize -> refuse what is too long -> append EOS
 
+A task that scores likelihoods has no EOS after its targets, which are cut out
+of a text, and a metric function of scores in place of one of predictions.
+
 Registering again with the same arguments does nothing. With other arguments the
 later ones win: the name now stands for the new task, and mixtures made before
 keep the old one. A name that somebody else registered is never taken.
@@ -17,6 +20,7 @@ Synopsis:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
+import json
 import os
 from typing import Any
 
@@ -24,7 +28,7 @@ import seqio
 import tensorflow as tf
 
 from t5_align import vocabulary as vocabulary_lib
-from t5_align.tasks import metrics
+from t5_align.tasks import measures
 from t5_align.tasks.generators import task as task_lib
 
 # seqio's usual name of a split -> ours.
@@ -39,7 +43,7 @@ def register(
   names: Iterable[str] | None = None,
   *,
   seed: int = 0,
-  num_samples: int = task_lib.DEFAULT_NUM_SAMPLES,
+  num_samples: int | None = None,
   template: str | os.PathLike | None = None,
   data: str | os.PathLike | None = None,
 ) -> list[str]:
@@ -47,17 +51,19 @@ def register(
 
   Args:
     vocabulary: the model's, ours or seqio's.
-    names: tasks such as 'passkey_4096'; None: all families at typical sizes.
+    names: tasks such as 'passkey_4096'; None: those that are generated, at
+      typical sizes.
     seed: of the samples.
-    num_samples: in each split, at most.
+    num_samples: in each split, at most; None: 100 generated ones, or all.
     template: name or file of a wording; None: the family's default.
-    data: file or folder of published samples to read instead.
+    data: file or folder of published samples to read.
 
   Returns:
     The names, all of them registered now.
 
   Raises:
     ValueError: unknown task or template, or a name that is already taken.
+    FileNotFoundError: a task's data isn't there; says how to get it.
   """
   # TensorFlow only reads data here, and would take all of a GPU's memory. It
   # refuses once it runs; then whoever started it has decided.
@@ -69,6 +75,8 @@ def register(
     task_lib.get_task(name)
     for name in (task_lib.list_tasks() if names is None else names)
   ]
+  if names is None:
+    definitions = [d for d in definitions if d.is_generated]
   options: dict[str, Any] = {
     'seed': seed,
     'limit': num_samples,
@@ -107,18 +115,23 @@ def _add(
   options: dict[str, Any],
 ) -> None:
   """Add one task to seqio's registry."""
-  feature = seqio.Feature(vocabulary=vocabulary, add_eos=True)
+  # A scored target goes on in its text: nothing ends there.
+  has_end = not definition.scored
+  metric_fn = _of_scores if definition.scored else _of_predictions
   seqio.TaskRegistry.add(
     definition.name,
     source=_source(definition, vocabulary, options),
-    output_features={'inputs': feature, 'targets': feature},
+    output_features={
+      'inputs': seqio.Feature(vocabulary=vocabulary, add_eos=True),
+      'targets': seqio.Feature(vocabulary=vocabulary, add_eos=has_end),
+    },
     preprocessors=[
       seqio.preprocessors.tokenize,
       _refuse_too_long(definition.name),
       seqio.preprocessors.append_eos_after_trim,
     ],
     postprocess_fn=postprocess,
-    metric_fns=[mean_of(definition.metric)],
+    metric_fns=[metric_fn(definition)],
   )
 
 
@@ -138,7 +151,7 @@ def _source(
         'id': sample.id,
         'inputs': sample.prompt,
         'targets': sample.target,
-        'answers': list(sample.answers),
+        'judged_by': json.dumps(_judged_by(definition, vocabulary, sample)),
       }
 
   def dataset(split: str, shuffle_files: bool = False, seed=None):
@@ -150,27 +163,48 @@ def _source(
         'id': text,
         'inputs': text,
         'targets': text,
-        'answers': tf.TensorSpec([None], tf.string),
+        'judged_by': text,
       },
     )
 
-  # Published files hold one set of samples, whatever the split is called.
-  splits = _SPLITS if options['data'] is None else ('test',)
+  own = definition.splits(options['data'])
+  splits = [theirs for theirs, ours in _SPLITS.items() if ours in own]
   return seqio.FunctionDataSource(
     dataset, splits=tuple(splits), caching_permitted=False
   )
 
 
+def _judged_by(
+  definition: task_lib.TaskDefinition,
+  vocabulary: seqio.Vocabulary,
+  sample: task_lib.Sample,
+) -> dict[str, Any]:
+  """Return all that scoring a sample needs, in JSON types."""
+  judged_by: dict[str, Any] = {'cluster': sample.cluster}
+  if definition.scored:
+    judged_by['text'] = sample.target
+    judged_by['tokens'] = [int(i) for i in vocabulary.encode(sample.target)]
+    judged_by['unknown_id'] = vocabulary.unk_id
+    return judged_by
+  judged_by['answers'] = list(sample.answers)
+  judged_by['readable_answers'] = [
+    without_unknown(vocabulary.decode(list(vocabulary.encode(answer))))
+    for answer in sample.answers
+  ]
+  return judged_by
+
+
 def _refuse_too_long(name: str) -> Callable:
   """Return a preprocessor that raises where seqio would cut in silence."""
 
-  def refuse_too_long(dataset, sequence_length=None):
+  def refuse_too_long(dataset, sequence_length=None, output_features=None):
     def check(example):
       for feature in ('inputs', 'targets'):
         limit = (sequence_length or {}).get(feature)
         if limit is None:
           continue
-        tokens = tf.size(example[feature]) + 1  # with EOS
+        has_end = output_features is None or output_features[feature].add_eos
+        tokens = tf.size(example[feature]) + int(has_end)
         tf.debugging.assert_less_equal(
           tokens,
           limit,
@@ -186,41 +220,75 @@ def _refuse_too_long(name: str) -> Callable:
 
 def postprocess(
   text: str, example: Mapping | None = None, is_target: bool = False
-) -> str | tuple[str, ...]:
-  """Return the answers of a target, or a prediction without unknown marks."""
+) -> str | dict[str, Any]:
+  """Return what a target is judged by, or a prediction as we decode it."""
   if is_target:
-    return tuple(
-      answer.decode() if isinstance(answer, bytes) else str(answer)
-      for answer in (example or {})['answers']
-    )
-  # What SentencePiece writes for an unknown token, which our own decoding
-  # leaves out; the second is what is left of it where a text was stripped.
+    content = (example or {})['judged_by']
+    return json.loads(content)
+  return without_unknown(text)
+
+
+def without_unknown(text: str) -> str:
+  """Drop what SentencePiece writes for a token that it doesn't know.
+
+  Our own decoding leaves it out. The second is what is left of it where a text
+  was stripped.
+  """
   return text.replace(' ⁇ ', '').replace('⁇', '')
 
 
-def mean_of(metric: str) -> Callable[..., dict[str, float]]:
-  """Return seqio's metric function of one of `metrics`.
+def _of_predictions(definition: task_lib.TaskDefinition) -> Callable:
+  """Return seqio's metric function of a task that generates."""
 
-  It gives the mean as the metric's name, and beside it `stderr` and the ends of
-  the 95 % interval.
-  """
-  score = getattr(metrics, metric)
-
-  def mean(
-    targets: Sequence[tuple[str, ...]], predictions: Sequence[str]
+  def metrics_of_predictions(
+    targets: Sequence[Mapping[str, Any]], predictions: Sequence[str]
   ) -> dict[str, float]:
-    scores = [
-      score(prediction, answers[0])
-      for answers, prediction in zip(targets, predictions, strict=True)
+    family = definition.definition
+    quantities = [
+      measures.answer_quantities(
+        family.measures,
+        family.clean(prediction),
+        target['answers'],
+        target['readable_answers'],
+      )
+      for target, prediction in zip(targets, predictions, strict=True)
     ]
-    rate = metrics.rate_interval(sum(scores), len(scores))
-    values = {
-      metric: rate.value,
-      f'{metric}_ci95_low': rate.ci95[0],
-      f'{metric}_ci95_high': rate.ci95[1],
-    }
-    if rate.stderr is not None:
-      values[f'{metric}_stderr'] = rate.stderr
-    return values
+    return _values(definition, quantities, targets)
 
-  return mean
+  return metrics_of_predictions
+
+
+def _of_scores(definition: task_lib.TaskDefinition) -> Callable:
+  """Return seqio's metric function of a task that scores likelihoods."""
+
+  def metrics_of_scores(
+    targets: Sequence[Mapping[str, Any]], scores: Sequence[float]
+  ) -> dict[str, float]:
+    quantities = [
+      measures.text_quantities(
+        target['text'], -float(score), target['tokens'], target['unknown_id']
+      )
+      for target, score in zip(targets, scores, strict=True)
+    ]
+    return _values(definition, quantities, targets)
+
+  return metrics_of_scores
+
+
+def _values(
+  definition: task_lib.TaskDefinition,
+  quantities: Sequence[measures.Quantities],
+  targets: Sequence[Mapping[str, Any]],
+) -> dict[str, float]:
+  """Return every measure by its name, with error and interval beside it."""
+  clusters = [target['cluster'] for target in targets]
+  values = {}
+  for measure in definition.measures:
+    found = measure.estimate(quantities, clusters)
+    values[measure.name] = found.value
+    if found.ci95 is not None:
+      values[f'{measure.name}_ci95_low'] = found.ci95[0]
+      values[f'{measure.name}_ci95_high'] = found.ci95[1]
+    if found.stderr is not None:
+      values[f'{measure.name}_stderr'] = found.stderr
+  return values

@@ -81,7 +81,11 @@ def test_asking_twice_does_nothing_and_another_vocabulary_replaces(vocabulary):
 
 def test_all_typical_sizes_are_registered_at_once():
   names = tasks.register(vocabulary_lib.ByteVocabulary())
-  assert names == generators.list_tasks()
+  assert names == [
+    name
+    for name in generators.list_tasks()
+    if generators.get_task(name).is_generated
+  ]
   assert set(names) <= set(seqio.TaskRegistry.names())
 
 
@@ -155,7 +159,9 @@ def test_seqios_own_evaluator_scores_as_ours(vocabulary):
   results = metrics.result()[name]
   definition = generators.get_task(name)
   samples = list(definition.samples(vocabulary.encode, limit=10))
-  expected = np.mean([definition.score(read(s.prompt), s) for s in samples])
+  expected = np.mean(
+    [definition.score(read(s.prompt), s)['passkey_match'] for s in samples]
+  )
   assert 0 < expected < 1
   assert results['passkey_match'] == pytest.approx(expected)
   assert results['passkey_match_ci95_low'] < expected
@@ -179,5 +185,7 @@ def test_postprocessing_drops_unknown_marks_as_our_decoding_does():
     assert '⁇' in text
     # A space in front may be left, which no metric counts.
     assert registration.postprocess(text).lstrip() == model.decode(ids)
-  example = {'answers': np.array([b'12'], object)}
-  assert registration.postprocess('', example, is_target=True) == ('12',)
+  example = {'judged_by': b'{"answers": ["12"]}'}
+  assert registration.postprocess('', example, is_target=True) == {
+    'answers': ['12']
+  }
