@@ -165,7 +165,7 @@ def edit_similarity(prediction: str, reference: str) -> float:
   python-Levenshtein installed: M is the longest common subsequence. Without it
   M is that of Python's difflib, which is smaller for lines unlike each other.
   """
-  # Only those who score code have it installed.
+  # Nothing but code is compared with it.
   from rapidfuzz import fuzz
 
   return round(fuzz.ratio(prediction, reference)) / 100
@@ -198,7 +198,7 @@ def code_similarity_repaired(prediction: str, line: str) -> float:
   nothing but a comment are passed over; if the right line is itself a comment,
   comments are not.
   """
-  # Only those who score code have it installed.
+  # Nothing but code is compared with it.
   from rapidfuzz import fuzz
 
   line = line.strip()
