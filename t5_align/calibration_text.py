@@ -27,8 +27,8 @@ import os
 from typing import Any
 
 from t5_align.tasks.data import documents as documents_lib
-from t5_align.tasks.generators import task as task_lib
 from t5_align.tasks.data import windows
+from t5_align.tasks.generators import task as task_lib
 from t5_align.vocabulary import Vocabulary
 
 FAMILIES = ('passkey', 'line_retrieval')

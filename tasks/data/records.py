@@ -200,8 +200,14 @@ def _shown(value: Any) -> str:
 
 
 def _check_text(where: str, field: str, value: Any) -> None:
-  """Raise if a string, or one in a list, could not be written as UTF-8."""
-  for text in value if isinstance(value, list) else [value]:
+  """Raise if a string, or one inside, could not be written as UTF-8."""
+  unseen = [value]
+  while unseen:
+    text = unseen.pop()
+    if isinstance(text, list):
+      unseen += text
+    elif isinstance(text, dict):
+      unseen += text.values()
     if not isinstance(text, str):
       continue
     if not text.isascii():

@@ -83,6 +83,11 @@ def is_folder(path: str) -> bool:
   return _epath(path).is_dir() if is_remote(path) else os.path.isdir(path)
 
 
+def list_folder(path: str) -> list[str]:
+  """Return the names in a folder of a bucket."""
+  return [entry.name for entry in _epath(path).iterdir()]
+
+
 def open_stream(path: str) -> io.BufferedReader:
   """Open a file for reading, unpacked.
 

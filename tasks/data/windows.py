@@ -16,15 +16,15 @@ Synopsis:
       tokens.ids[start : start + 512]
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
 import itertools
 
 import numpy as np
 
-from t5_align.tasks.generators import documents as documents_lib
-from t5_align.tasks.generators import task
+from t5_align.tasks.data import documents as documents_lib
 
+Encode = Callable[[str], list[int]]
 # (first token, one past the last)
 Stretch = tuple[int, int]
 
@@ -45,7 +45,7 @@ class Tokens:
 
 
 def read_tokens(
-  collections: Sequence[Iterable[str]], encode: task.Encode, max_tokens: int
+  collections: Sequence[Iterable[str]], encode: Encode, max_tokens: int
 ) -> Tokens:
   """Return the ids of documents, of each collection as far as there is room.
 
@@ -86,7 +86,7 @@ def read_tokens(
 
 
 def _take(
-  documents: Iterable[str], encode: task.Encode, max_tokens: int
+  documents: Iterable[str], encode: Encode, max_tokens: int
 ) -> tuple[list[np.ndarray], bool]:
   """Return the ids of the first documents, and whether there are more."""
   taken: list[np.ndarray] = []

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from t5_align.tasks.generators import documents
-from t5_align.tasks.generators.documents import find_files, read_documents
+from t5_align.tasks.data import documents, streams
+from t5_align.tasks.data.documents import find_files, read_documents
 
 
 def write(path, content):
@@ -124,7 +124,7 @@ def test_reads_no_more_than_it_is_asked_for(tmp_path):
     ('a.jsonl', b'{"text": "x"}\n{"text": "\xff"}', r':2: byte 10 of the line'),
     ('a.jsonl', '["text"]', r':1: got a list; wanted an object'),
     ('a.jsonl', '{"content": "x"}', r":1: no field 'text'; it has 'content'"),
-    ('a.jsonl', '{"text": 5}', r":1: field 'text' is '5'; wanted a string"),
+    ('a.jsonl', '{"text": 5}', r":1: field 'text' is 5; wanted a string"),
     ('a.jsonl', '\n{"text": "\\ud800"}', r':2: .*half of a surrogate pair'),
     ('a.jsonl', '[' * 100_000, r':1: not JSON'),
     ('a.jsonl', '9' * 5000, r':1: not JSON'),
@@ -139,7 +139,7 @@ def test_unreadable_content_is_named(
   tmp_path, monkeypatch, name, content, message
 ):
   monkeypatch.setattr(documents, 'DOCUMENT_BYTES', 9)
-  monkeypatch.setattr(documents, 'MAX_LINE_BYTES', 150_000)
+  monkeypatch.setattr(streams, 'MAX_LINE_BYTES', 150_000)
   file = write(tmp_path / name, content)
   with pytest.raises(ValueError, match=message):
     list(read_documents(str(file)))

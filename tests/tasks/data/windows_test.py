@@ -5,8 +5,8 @@ from hypothesis import strategies
 import numpy as np
 import pytest
 
-from t5_align.tasks.generators import documents as documents_lib
-from t5_align.tasks.generators import windows
+from t5_align.tasks.data import documents as documents_lib
+from t5_align.tasks.data import windows
 
 
 def encode(text):
