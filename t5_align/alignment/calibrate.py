@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import itertools
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,7 +31,7 @@ from t5_align.alignment.calibration import Calibration, CalibrationOptions
 from t5_align.alignment.measure import AttentionMeter
 from t5_align.alignment.objectives import group_heads
 from t5_align.alignment.remarks import remarks
-from t5_align.alignment.solve import Unknown, solve
+from t5_align.alignment.solve import Solution, Unknown, solve
 from t5_align.network import DecoderOnlyTransformer, Transformer
 from t5_align.temperature import Law, Temperatures
 
@@ -172,16 +173,23 @@ class _Job:
       site: selection.classify(training.sites[site], at_longest.sites[site])
       for site in self.meter.sites
     }
-    solutions, knots = {}, {}
+    solutions, knots, left_alone = {}, {}, {}
     for length in self.lengths:
       unknowns = self._unknowns(training, before[length], kinds)
+      is_free = [self._is_free(u, length, before) for u in unknowns]
+      free = list(itertools.compress(unknowns, is_free))
+      left_alone[length] = [u for u, its in zip(unknowns, is_free) if not its]
       if options.method == 'closed_form':
         found = closed_form.apply_closed_form(
-          options.objective, unknowns, training, before[length]
+          options.objective, free, training, before[length]
         )
       else:
-        found = self._solve(length, unknowns, before[length])
+        found = self._solve(length, free, before[length])
       solutions[length], knots[length] = found
+    for length, unknowns in left_alone.items():
+      solutions[length] += [
+        self._left_alone(u, length, before, knots) for u in unknowns
+      ]
     temperatures = self._temperatures(knots, before, options.form)
     after = {n: self._measure(n, temperatures) for n in self.shown}
     wide_heads = []
@@ -300,6 +308,46 @@ class _Job:
       clamp=self.options.clamp,
     )
 
+  def _places(self, site, before) -> list[tuple[int, int, float]]:
+    """Length, group and keys of each point of a site's curve, ascending.
+
+    Prompts may be a little shorter than they were asked to be. Those that are
+    no longer than in training, or than at the point before, add none.
+    """
+    places, most = [], float(self.training_length)
+    for length in self.lengths:
+      for group, keys in enumerate(before[length].sites[site].keys):
+        if keys > most:  # nan, where there are no rows, is not
+          most = float(keys)
+          places.append((length, group, most))
+    return places
+
+  def _is_free(self, unknown, length, before) -> bool:
+    """Whether it can have a temperature of its own."""
+    if self.options.form == 'constant':
+      return True
+    places = [place[:2] for place in self._places(unknown.site, before)]
+    return (length, unknown.group) in places
+
+  def _left_alone(self, unknown, length, before, knots) -> Solution:
+    """What rows without a point of their own get from the curve."""
+    site, group = unknown.site, unknown.group
+    head = tuple(np.argwhere(unknown.heads)[0])
+    keys, tau = [float(self.training_length)], [1.0]
+    for other, its_group, its_keys in self._places(site, before):
+      keys.append(its_keys)
+      tau.append(knots[other][site][head][its_group])
+    own = before[length].sites[site]
+    log_tau = np.interp(np.log(own.keys[group]), np.log(keys), np.log(tau))
+    return Solution(
+      unknown=unknown,
+      temperature=float(np.exp(log_tau)),
+      before=float(unknown.mean(own.mean(self.options.objective.statistic))),
+      after=float('nan'),
+      ci95=None,
+      status='left_alone',
+    )
+
   def _with_outcome(self, solutions, after):
     """Fill in what the statistic became, between knots and by formula too."""
     name = self.options.objective.statistic
@@ -325,13 +373,8 @@ class _Job:
         sites[site] = _compact(taus[max(taus)][..., -1])
         continue
       coefficients: list[Any] = [float(self.training_length), 1.0]
-      for length, tau in taus.items():
-        keys = before[length].sites[site].keys
-        for group in range(1 if self.is_causal else 0, tau.shape[-1]):
-          # Prompts may be a little shorter than they were asked to be, and
-          # no longer than at the knot before.
-          if keys[group] > coefficients[-2]:
-            coefficients += [float(keys[group]), _compact(tau[..., group])]
+      for length, group, keys in self._places(site, before):
+        coefficients += [keys, _compact(taus[length][..., group])]
       sites[site] = Law('interpolated', tuple(coefficients))
     return Temperatures(**sites)
 

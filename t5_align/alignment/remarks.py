@@ -18,6 +18,8 @@ _OF_STATUS = {
   ' temperature is above 1 (clamp sets it to 1)',
   'clamped': 'Attention is sharper than at the training length already, and its'
   ' temperature was clamped to 1',
+  'left_alone': 'The text has no rows that see more keys than in training, or'
+  ' than at a shorter length, so nothing was to be found',
   'saturated': 'No temperature reaches the value of the training length, so it'
   ' was left at 1',
 }

@@ -26,6 +26,7 @@ import numpy as np
 from t5_align import results
 from t5_align.temperature import SITES
 
+LEFT_ALONE = 'left_alone'  # the status of what was not aligned
 KINDS = ('content', 'position', 'averaging', 'steady')
 STATISTIC_LABELS = {
   'max_probability': 'P_max',
@@ -246,6 +247,7 @@ class CalibrationRecord:
         continue
       for place in ((layer, head), (layer, None), (None, None)):
         if place in by_place:
-          found[layer, head] = by_place[place]
+          if by_place[place].status != LEFT_ALONE:
+            found[layer, head] = by_place[place]
           break
     return found

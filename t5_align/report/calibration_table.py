@@ -19,13 +19,13 @@ from rich import table as rich_table
 
 from t5_align.report.calibration_record import (
   KINDS,
+  LEFT_ALONE,
   CalibrationRecord,
   Solution,
   known_mean,
 )
 
 _NAMED_HEADS = 6  # of one status in one layer: more are counted
-_LEFT_ALONE = 'left_alone'
 
 
 def number(value: float) -> str:
@@ -158,7 +158,7 @@ def _add(
   table: rich_table.Table, cells: Sequence[str], status: str = 'solved'
 ) -> None:
   """Add a row, never as markup; bold where it needs a look."""
-  style = None if status in ('solved', _LEFT_ALONE) else 'bold'
+  style = None if status in ('solved', LEFT_ALONE) else 'bold'
   table.add_row(*map(text.Text, cells), style=style)
 
 
@@ -192,7 +192,7 @@ def _layer_table(record: CalibrationRecord, site: str) -> rich_table.Table:
       cells = solution_cells(by_layer[layer])
       _add(table, [cells[i] for i in kept], by_layer[layer].status)
     else:
-      _add(table, (f'{layer}', *'---', '1', _words(_LEFT_ALONE)))
+      _add(table, (f'{layer}', *'---', '1', _words(LEFT_ALONE)))
   return table
 
 
@@ -241,7 +241,7 @@ def _remarkable_heads(
   heads = range(record.view(site).training.max_probability.shape[1])
   by_status: dict[str, list[str]] = {}
   for head in heads:
-    status = status_of.get(head, _LEFT_ALONE)
+    status = status_of.get(head, LEFT_ALONE)
     if status != 'solved':
       by_status.setdefault(status, []).append(f'{head}')
   return '; '.join(

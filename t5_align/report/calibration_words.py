@@ -38,7 +38,10 @@ STATUS_MEANINGS = {
   ),
   'clamped': 'the same, and the temperature was set to 1 instead',
   'saturated': 'no temperature brings the statistic back; it was left at 1',
-  'left alone': 'not meant to be aligned; temperature 1',
+  'left alone': (
+    'not meant to be aligned, or its rows see no more keys than in training or'
+    ' than at a shorter length, whose temperature it has'
+  ),
 }
 
 
@@ -76,7 +79,7 @@ def about_site(record: CalibrationRecord, site: str) -> str:
       f' {_probability(view.before)} and {_entropy(view.before)}:'
       f' {_change(view.training, view.before)}.'
     )
-  if view.after and record.shown_solutions(site):
+  if view.after and record.head_solutions(site):
     sentences.append(
       f'{_temperatures(record, site)} to {_probability(view.after)} and'
       f' {_entropy(view.after)}.'

@@ -351,13 +351,47 @@ class ShortText(RandomText):
     return super().draw(length - 3, count, within=within)
 
 
-def test_prompts_no_longer_than_in_training_add_no_knot():
+@pytest.mark.parametrize('method', ['calibrated', 'closed_form'])
+def test_prompts_no_longer_than_in_training_are_left_alone(method):
   """17 tokens are asked for, and 14 come: fewer than the 16 of training."""
   calibration = run(
-    text=ShortText(), lengths=[17, 32], form='by_length', granularity='layer'
+    text=ShortText(),
+    lengths=[17, 32],
+    form='by_length',
+    granularity='layer',
+    method=method,
   )
   law = calibration.temperatures.encoder
   assert law.coefficients[::2] == (16.0, 29.0)
+  short, long = calibration.solutions[17], calibration.solutions[32]
+  assert [s.status for s in (*short, *long)] == 2 * ['left_alone'] + (
+    2 * ['solved']
+  )
+  for solution in short:
+    assert solution.temperature == 1 and solution.ci95 is None
+    assert solution.after == solution.before
+  (warning,) = [w for w in calibration.warnings if 'see more keys' in w]
+  assert 'encoder layer 1 at 17 tokens.' in warning
+
+
+class EvenText(RandomText):
+  """Prompts of 24 tokens, where more were asked for."""
+
+  def draw(self, length, count, *, within=None):
+    return super().draw(min(length, 24), count, within=within)
+
+
+def test_prompts_no_longer_than_at_a_shorter_length_have_its_temperature():
+  calibration = run(
+    text=EvenText(), lengths=[24, 32], form='by_length', granularity='layer'
+  )
+  law = calibration.temperatures.encoder
+  assert law.coefficients[::2] == (16.0, 24.0)
+  for found, left in zip(calibration.solutions[24], calibration.solutions[32]):
+    assert (found.status, left.status) == ('solved', 'left_alone')
+    assert left.temperature == pytest.approx(found.temperature, rel=1e-9)
+    assert left.temperature < 1
+    assert left.after == pytest.approx(found.after)
 
 
 def test_octaves():

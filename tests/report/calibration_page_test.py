@@ -100,6 +100,18 @@ def test_page_of_many_sites(tmp_path, with_sample):
     assert f'{site}: At 128 tokens the largest' in page.text
 
 
+@pytest.mark.parametrize('granularity', ['model', 'head'])
+def test_what_was_left_alone_is_said_to_be(tmp_path, granularity):
+  statistics, temperatures = make_calibration(tmp_path, granularity=granularity)
+  for solution in temperatures['calibration']['solutions']:
+    solution.update(status='left_alone', temperature=1.0, ci95=None)
+  write(tmp_path, statistics, temperatures)
+  page = show(tmp_path)
+  assert 'left alone: not meant to be aligned, or its rows see' in page.text
+  assert '8 of 8 heads were left alone' in page.text
+  assert 'brings them' not in page.text
+
+
 def test_a_site_is_told_with_its_numbers(tmp_path):
   statistics, temperatures = make_calibration(tmp_path)
   told = words.about_site(read_calibration(tmp_path), 'encoder')
