@@ -200,6 +200,7 @@ def test_the_right_passage_has_a_place_among_the_others(tmp_path, name):
     (row('R0'), "'ctxs' is 'R0'; wanted a list"),
     (row([*PUBLISHED[:2], 'R2']), "'ctxs' is .*wanted a list of an object"),
     (row([{'title': 'T'}] * 3), "text of a passage in field 'ctxs' is 'None'"),
+    (row([{'title': 'T', 'text': '\ud800'}] * 3), 'half of a surrogate'),
     (row([{'text': 'T'}] * 3), "title of a passage in field 'ctxs' is 'None'"),
     (row(PUBLISHED[:2]), '1 passages without the answer among 2; 3 documents'),
     (row(RETRIEVED, nq_annotated_gold=None), "no field 'nq_annotated_gold'"),
