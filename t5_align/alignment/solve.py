@@ -95,8 +95,8 @@ class Solution:
     ci95: interval of τ from the spread over sequences, at the training length
       and at this one; None where it can't be known (one sequence).
     status: 'solved'; 'sharper', where attention is sharper than at the training
-      length and τ is above 1; 'clamped', where such a τ was set to 1;
-      'saturated', where no temperature reaches the target; 'left_alone', where
+      length: τ is above 1, and so is its interval, if known; 'clamped', where τ
+      would be above 1 and was set to 1; 'saturated', where no temperature reaches the target; 'left_alone', where
       the rows see no more keys than in training, or than at a shorter length,
       and have the temperature of those.
   """
@@ -233,19 +233,26 @@ class _State:
     return largest
 
   def solutions(self, statistics, steps) -> list[Solution]:
-    solved = self.status == 'solved'
-    self.status[solved & (np.exp(self.log_tau) > 1)] = 'sharper'
-    return [
-      Solution(
-        unknown=unknown,
-        temperature=float(np.exp(self.log_tau[i])),
-        before=float(self.before[i]),
-        after=float(self.values[i]),
-        ci95=self._interval(i, statistics, steps) if solved[i] else None,
-        status=str(self.status[i]),
+    found = []
+    for i, unknown in enumerate(self.unknowns):
+      status, interval = str(self.status[i]), None
+      tau = float(np.exp(self.log_tau[i]))
+      if status == 'solved':
+        interval = self._interval(i, statistics, steps)
+        # Where 1 is in the interval, chance alone may have made it sharper.
+        if (tau if interval is None else interval[0]) > 1:
+          status = 'sharper'
+      found.append(
+        Solution(
+          unknown=unknown,
+          temperature=tau,
+          before=float(self.before[i]),
+          after=float(self.values[i]),
+          ci95=interval,
+          status=status,
+        )
       )
-      for i, unknown in enumerate(self.unknowns)
-    ]
+    return found
 
   def _interval(self, i, statistics, steps):
     """Interval of τ by the delta method, t-distributed over sequences."""

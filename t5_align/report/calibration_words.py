@@ -36,7 +36,7 @@ STATUS_MEANINGS = {
     'attention is sharper than at the training length, not flatter, so the'
     ' temperature is above 1'
   ),
-  'clamped': 'the same, and the temperature was set to 1 instead',
+  'clamped': 'the temperature would be above 1, and was set to 1 instead',
   'saturated': 'no temperature brings the statistic back; it was left at 1',
   'left alone': (
     'not meant to be aligned, or its rows see no more keys than in training or'

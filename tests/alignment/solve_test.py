@@ -173,7 +173,26 @@ def test_sharper_attention_gets_a_temperature_above_one(strategy):
   (solution,), tau = align(*fat_tails(), strategy)
   assert solution.status == 'sharper' and tau['encoder'].item() > 1.05
   assert relative_error(solution) <= 2e-3
-  assert solution.ci95[0] < solution.temperature < solution.ci95[1]
+  assert 1 < solution.ci95[0] < solution.temperature < solution.ci95[1]
+
+
+@pytest.mark.parametrize('strategy', STRATEGIES)
+def test_sharper_by_chance_is_not_sharper(strategy):
+  """Rows of one length differ by their draw: τ is above 1 half of the time."""
+  above = []
+  for seed in range(0, 12, 2):
+    short, long = gaussian(seed, 64), gaussian(seed + 1, 64)
+    (solution,), _ = align(short, long, strategy, tolerance=1e-4)
+    low, high = solution.ci95
+    assert solution.status == ('sharper' if low > 1 else 'solved')
+    above.append(low < 1 < solution.temperature < high)
+  assert any(above)
+
+
+def test_sharper_where_no_interval_is_known():
+  short, long = (Rows(rows.logits[:1]) for rows in fat_tails())
+  (solution,), _ = align(short, long)
+  assert solution.ci95 is None and solution.status == 'sharper'
 
 
 @pytest.mark.parametrize('strategy', STRATEGIES)
