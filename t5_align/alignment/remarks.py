@@ -16,8 +16,7 @@ _NUM_NAMES = 12  # that a remark lists
 _OF_STATUS = {
   'sharper': 'Attention is sharper than at the training length already, so its'
   ' temperature is above 1 (clamp sets it to 1)',
-  'clamped': 'Attention is sharper than at the training length already, and its'
-  ' temperature was clamped to 1',
+  'clamped': 'The temperature would be above 1, and was clamped to 1',
   'left_alone': 'The text has no rows that see more keys than in training, or'
   ' than at a shorter length, so nothing was to be found',
   'saturated': 'No temperature reaches the value of the training length, so it'
@@ -41,13 +40,18 @@ def remarks(
   """
   found = []
   for length, count in counts.items():
-    if count < max(2, options.num_sequences):
+    if count < options.num_sequences:
       found.append(
-        f'Only {count} sequence(s) of {length:,} tokens, for'
-        f' {options.num_sequences} wanted: more text makes the temperature'
+        f'The text gives {count} of the {options.num_sequences} sequences of'
+        f' {length:,} tokens that were wanted: more text makes the temperature'
         ' surer.'
       )
-  if not any(solutions.values()):
+    elif count == 1:
+      found.append(
+        f'One sequence of {length:,} tokens was measured: how sure the'
+        ' temperature is can be known from two or more.'
+      )
+  if options.selective and not any(solutions.values()):
     found.append(
       'No head disperses because of content, so selective alignment leaves all'
       ' of them alone.'

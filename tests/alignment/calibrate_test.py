@@ -277,7 +277,7 @@ def test_one_sequence_has_no_interval_and_a_warning(method):
   calibration = run(text=RandomText(most=1), method=method)
   (solution,) = calibration.solutions[128]
   assert solution.ci95 is None and solution.temperature < 1
-  assert any('Only 1 sequence(s) of 128' in w for w in calibration.warnings)
+  assert any('1 of the 2 sequences of 128' in w for w in calibration.warnings)
   results.to_json(calibration.record())
 
 

@@ -22,7 +22,7 @@ def test_show_prints_tables_and_writes_pictures_and_page(tmp_path, capsys):
   make_calibration(tmp_path)
   page = show(tmp_path)
   out = capsys.readouterr().out
-  assert 'Kept: entropy (nats)' in out and '! Only 2 sequence(s)' in out
+  assert 'Kept: entropy (nats)' in out and '! The text gives 2 of' in out
   for name in (
     'temperatures.json',
     'statistics.json',

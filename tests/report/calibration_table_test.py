@@ -49,7 +49,7 @@ def test_tables_fit_a_terminal(tmp_path, granularity, sites):
   text = render(read_calibration(tmp_path))
   assert '…' not in text
   assert max(map(len, text.splitlines())) <= 80
-  assert '! Only 2 sequence(s) of 1,024 tokens' in text
+  assert '! The text gives 2 of the 8 sequences' in text
   assert all(f'{site}: mean P_max' in text for site in sites)
 
 

@@ -101,7 +101,7 @@ def make_calibration(
       },
       'solutions': solutions,
       'heads': heads,
-      'warnings': ['Only 2 sequence(s) of 1,024 tokens, for 8 wanted.'],
+      'warnings': ['The text gives 2 of the 8 sequences of 1,024 tokens.'],
     }
     | (calibration_fields or {}),
   }
