@@ -96,9 +96,9 @@ class Solution:
       and at this one; None where it can't be known (one sequence).
     status: 'solved'; 'sharper', where attention is sharper than at the training
       length: τ is above 1, and so is its interval, if known; 'clamped', where τ
-      would be above 1 and was set to 1; 'saturated', where no temperature reaches the target; 'left_alone', where
-      the rows see no more keys than in training, or than at a shorter length,
-      and have the temperature of those.
+      would be above 1 and was set to 1; 'saturated', where no temperature
+      reaches the target; 'left_alone', where the rows see no more keys than in
+      training, or than at a shorter length, and have the temperature of those.
   """
 
   unknown: Unknown
