@@ -142,6 +142,14 @@ def load_temperatures(path: str, model: Any) -> Temperatures:
 
 def _calibrate(name, model, context, options) -> Temperatures:
   """Calibrate for every length of a run, or read what did so before."""
+  sites = context.options.sites or ()
+  if 'decoder' in sites and not model.checkpoint.decoder_only:
+    raise ValueError(
+      f'alignment {name!r} follows the length of the prompts, but'
+      ' CalibrationOptions.sites has the decoder, which sees no more keys where'
+      ' they are longer. Leave it out, or evaluate the temperatures.json of'
+      ' t5-align calibrate --sites decoder.'
+    )
   lengths = octaves(model.training_length, context.longest)
   if not lengths:
     return Temperatures()  # nothing is longer than the training length

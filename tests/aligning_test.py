@@ -125,6 +125,15 @@ def test_other_options_are_refused_before_they_cost_anything(
   assert temperature.load(path) == first.temperatures
 
 
+def test_decoder_beside_an_encoder_follows_no_length(
+  model, tmp_path, monkeypatch
+):
+  nothing_is_found(monkeypatch)
+  context, _ = make_context(model, tmp_path, sites=('encoder', 'decoder'))
+  with pytest.raises(ValueError, match='sites has the decoder.* Leave it out'):
+    aligning.parse_alignment('entropy', model, context)
+
+
 def test_oracle_of_other_tasks_is_refused(model, tmp_path, monkeypatch):
   monkeypatch.setattr(
     oracle, 'search', lambda *_: (Temperatures(encoder=0.5), -1.0)
