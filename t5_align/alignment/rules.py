@@ -2,8 +2,8 @@
 
 A rule takes what is known of the model (`Setting`) and returns temperatures. A
 rule from the literature needs the training length at most; a strategy measures
-the model; the oracle asks for answers on development data. One function and one
-entry make a new rule known to Python, the commands and gin.
+the model; the oracle asks for answers on development data. One entry makes a
+new rule known to Python, the commands and gin.
 
 Synopsis:
 
@@ -50,11 +50,6 @@ class Setting:
   calibrate: Callable[..., Temperatures] | None = None
   search: Callable[[], Temperatures] | None = None
 
-  def with_law(self, name: str, *coefficients: float) -> Temperatures:
-    """Return a law at every site."""
-    law = Law(name, coefficients)
-    return Temperatures(**dict.fromkeys(self.sites, law))
-
   def known_training_length(self) -> float:
     """Return the training length, or say that it is missing."""
     if self.training_length is None:
@@ -80,27 +75,24 @@ class Rule:
   source: str
 
 
-def _none(setting):
-  del setting
-  return Temperatures()
+# Name of a law's coefficient -> what a model has for it.
+_COEFFICIENTS: dict[str, Callable[[Setting], float]] = {
+  'training_length': Setting.known_training_length,
+  'scale': lambda setting: 1 / math.log(setting.known_training_length()),
+  'head_dim': lambda setting: float(setting.config.head_dim),
+}
 
 
-def _log_n(setting):
-  return setting.with_law('log_n', setting.known_training_length())
+def _law(name: str, description: str) -> Rule:
+  """Return the law of that name in `laws` as a rule."""
+  definition = LAWS[name]
 
+  def temperatures(setting: Setting) -> Temperatures:
+    values = (_COEFFICIENTS[c](setting) for c in definition.coefficients)
+    law = Law(name, tuple(values))
+    return Temperatures(**dict.fromkeys(setting.sites, law))
 
-def _ssmax(setting):
-  scale = 1 / math.log(setting.known_training_length())
-  return setting.with_law('ssmax', scale)
-
-
-def _yarn(setting):
-  return setting.with_law('yarn', setting.known_training_length())
-
-
-def _infoscale(setting):
-  length = setting.known_training_length()
-  return setting.with_law('infoscale', length, float(setting.config.head_dim))
+  return Rule(temperatures, description, definition.source)
 
 
 def _calibrated(**options):
@@ -120,7 +112,7 @@ def _oracle(setting):
 
 
 RULES: dict[str, Rule] = {
-  'none': Rule(_none, 'no temperature', 'T5'),
+  'none': Rule(lambda _: Temperatures(), 'no temperature', 'T5'),
   'entropy': Rule(
     _calibrated(strategy='entropy', method='calibrated'),
     'calibrated: entropy of attention as at the training length',
@@ -141,16 +133,10 @@ RULES: dict[str, Rule] = {
     'largest probability by formula, from the spread of the logits',
     _GAUSSIAN,
   ),
-  'log_n': Rule(_log_n, 'ln(training length) / ln(keys)', LAWS['log_n'].source),
-  'ssmax': Rule(
-    _ssmax,
-    'as log_n, and above 1 below the training length',
-    LAWS['ssmax'].source,
-  ),
-  'yarn': Rule(_yarn, "YaRN's attention scale", LAWS['yarn'].source),
-  'infoscale': Rule(
-    _infoscale, 'InfoScale, by the head dimension', LAWS['infoscale'].source
-  ),
+  'log_n': _law('log_n', 'ln(training length) / ln(keys)'),
+  'ssmax': _law('ssmax', 'as log_n, and above 1 below the training length'),
+  'yarn': _law('yarn', "YaRN's attention scale"),
+  'infoscale': _law('infoscale', 'InfoScale, by the head dimension'),
   'oracle': Rule(
     _oracle, 'best answers on development data, by search', 'a bound'
   ),
