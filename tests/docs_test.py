@@ -5,6 +5,8 @@ import json
 import pathlib
 import re
 
+from t5_align.alignment.rules import RULES
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -20,6 +22,17 @@ def test_table_of_strategies_is_that_of_its_file():
     '<!-- strategies -->\n(.*)\n<!-- /strategies -->', document, re.DOTALL
   )
   assert shown == table
+
+
+def test_table_of_rules_is_that_of_the_registry():
+  document = (ROOT / 'docs' / 'alignment.md').read_text('utf-8')
+  (shown,) = re.findall(
+    r'<!-- rules -->\n(.*)\n<!-- /rules -->', document, re.DOTALL
+  )
+  assert shown.splitlines()[2:] == [
+    f'| `{name}` | {rule.description} | {rule.source} |'
+    for name, rule in RULES.items()
+  ]
 
 
 def test_readme_figure_is_that_of_the_results():
