@@ -130,12 +130,13 @@ class Temperatures:
     Returns:
       Temperatures with [L, N] leaves.
     """
-    return Temperatures(
+    whole = Temperatures(
       **{
         site: _broadcast(getattr(self, site), site, *_site_shape(config, site))
         for site in SITES
       }
     )
+    return jax.tree.map(jnp.asarray, whole)
 
   def to_json(self) -> dict[str, Any]:
     """Return the value as JSON types; `from_json` is the inverse."""
@@ -299,7 +300,11 @@ def _site_shape(config, site):
 
 
 def _broadcast(value, label, num_layers, num_heads, above=0.0):
-  """Give a site's value the shape [L, N], or say what doesn't fit."""
+  """Give a site's value the shape [L, N], or say what doesn't fit.
+
+  In NumPy: a config is checked before anything touches a device, which several
+  processes must not do before they have found each other.
+  """
   if isinstance(value, Law):
     label = f'{label}.{value.name}'
     definition = LAWS[value.name]
@@ -337,7 +342,7 @@ def _broadcast(value, label, num_layers, num_heads, above=0.0):
     )
   if array.ndim == 1:
     array = array[:, None]
-  return jnp.asarray(np.broadcast_to(array, (num_layers, num_heads)))
+  return np.broadcast_to(array, (num_layers, num_heads))
 
 
 def _tuples(value):
