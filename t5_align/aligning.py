@@ -17,7 +17,7 @@ Synopsis:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import hashlib
 import json
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from t5_align import prompts, provenance, results
+from t5_align import processes, prompts, provenance, results
 from t5_align import temperature as temperature_lib
 from t5_align.alignment import oracle, rules
 from t5_align.alignment.calibrate import octaves
@@ -65,7 +65,7 @@ class Context:
     announce: is told what takes a while.
   """
 
-  prepared: Sequence[Prepared]
+  prepared: Iterable[Prepared]
   settings: Settings
   options: CalibrationOptions
   folder: pathlib.Path
@@ -181,6 +181,12 @@ def _search(name, model, context, site) -> Temperatures:
     limit=_ORACLE_SAMPLES,
     data=None,
   )
+  for group in context.prepared:
+    if context.split not in group.task.splits():
+      raise ValueError(
+        f"alignment {name!r}: {group.task.name} has no split '{context.split}'"
+        ' to search on.'
+      )
   groups = [
     prompts.prepare(group.task, model, settings) for group in context.prepared
   ]
@@ -235,14 +241,29 @@ def _find_once(
     ResumeError: the folder has results of something else by this name.
   """
   path = context.folder / 'alignments' / f'{name}.json'
-  asked = json.loads(results.to_json(asked))
+  if processes.is_writer():
+    _keep(name, path, model, context, json.loads(results.to_json(asked)), find)
+  processes.wait_for_all(f'found {name}')
+  # What is found is also what is read: numbers as the file has them.
+  return temperature_lib.load_calibrated(path)[0]
+
+
+def _keep(
+  name: str,
+  path: pathlib.Path,
+  model: Any,
+  context: Context,
+  asked: Mapping[str, Any],
+  find: Callable[[], tuple[Temperatures, Mapping[str, Any]]],
+) -> None:
+  """Make sure that a file holds what is asked; see `_find_once`."""
   if path.exists():
-    temperatures, record = temperature_lib.load_calibrated(path)
+    _, record = temperature_lib.load_calibrated(path)
     model.check_calibration(path, record)
     earlier = record.get('asked', {})
     others = [key for key in asked if earlier.get(key) != asked[key]]
     if not others:
-      return temperatures
+      return
     if _has_results(context.folder, name):
       # Better now than after minutes of calibration.
       raise provenance.ResumeError(
@@ -255,7 +276,6 @@ def _find_once(
   path.parent.mkdir(parents=True, exist_ok=True)
   record = json.loads(results.to_json({**record, 'asked': asked}))
   temperature_lib.save(path, temperatures, **record)
-  return temperatures
 
 
 def _has_results(folder: pathlib.Path, name: str) -> bool:

@@ -30,6 +30,7 @@ from t5_align import (
   evaluation,
   opening,
   preparation,
+  processes,
   prompts,
   results,
 )
@@ -156,7 +157,7 @@ def evaluate(
     alignments = [results.BASELINE, *own]
   # Tasks are made ready while the model is calibrated and asked.
   tasks = preparation.Preparation(definitions, model, settings)
-  console = rich_console.Console(stderr=True)
+  console = rich_console.Console(stderr=True, quiet=not processes.is_writer())
   context = aligning.Context(
     tasks,
     settings,
@@ -178,10 +179,11 @@ def evaluate(
     settings,
     console,
   )
-  # Not before there is something to show: matplotlib takes a second to import.
-  from t5_align import report
+  if processes.is_writer():
+    # Not before there is something to show: matplotlib takes a second.
+    from t5_align import report
 
-  report.show(output_dir)
+    report.show(output_dir)
   return rows
 
 
@@ -269,6 +271,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _run(argv: Sequence[str], prog: str) -> int:
+  processes.start()
   rows = command.run_gin(
     evaluate,
     make_parser(prog),

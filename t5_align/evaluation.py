@@ -7,7 +7,8 @@ traced, so a shape compiles once however many alignments there are:
 
 The device never waits: while it works, tasks are made ready, and answers are
 scored and written. A rerun takes up where the last one stopped, and refuses
-where it would mix two configurations.
+where it would mix two configurations. Several processes share the batches; each
+writes its part of the samples, which the first one puts together.
 
 Synopsis:
 
@@ -21,13 +22,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent import futures
 import dataclasses
+import glob
 import os
 import pathlib
 from typing import Any
 
+import jax
 from rich import console as rich_console
 
-from t5_align import answering, progress, provenance, results
+from t5_align import answering, processes, progress, provenance, results
 from t5_align.aligning import Alignment
 from t5_align.preparation import Preparation
 from t5_align.prompts import Prepared, Prompt, Settings
@@ -41,8 +44,9 @@ class _Step:
   prepared: Prepared
   alignment: Alignment
   path: pathlib.Path
-  # The prompts of each batch, and the ids among them that are not on disk.
-  batches: list[tuple[list[Prompt], set[str]]]
+  # The prompts of each of this process's batches, and the ids among them that
+  # are not on disk.
+  batches: Sequence[tuple[list[Prompt], set[str]]]
 
   @property
   def label(self) -> str:
@@ -143,7 +147,6 @@ class _Run:
     )
     del header['compiled_shapes']
     self.header = provenance.merge_headers(self.header, header)
-    (self.output_dir / 'samples').mkdir(parents=True, exist_ok=True)
     self._write()
 
   def ask(self, step: _Step, display: progress.Display) -> None:
@@ -164,6 +167,8 @@ class _Run:
         display.advance(_num_tokens(batch), len(batch), step.label)
       for last in written[-1:]:
         last.result()
+    processes.wait_for_all(f'answered {step.label}')
+    _gather(step.path, step.prepared.prompts)
     self.rows = _with_row(self.rows, _make_row(self.output_dir, step))
     # A finished run that is asked for again compiles nothing.
     compiled = self.model.inference.num_compiled
@@ -175,7 +180,7 @@ class _Run:
   ) -> None:
     """Score a batch, and write the samples that are missing."""
     rows = answering.judge(self.model, step.prepared.task, answers)
-    _append(step.path, [row for row in rows if row['id'] in missing])
+    _append(_part(step.path), [row for row in rows if row['id'] in missing])
 
   def _make_header(self, tasks, lost_characters, temperatures):
     settings = dataclasses.asdict(self.settings)
@@ -185,7 +190,9 @@ class _Run:
     return header | {'compiled_shapes': 0}
 
   def _write(self) -> None:
-    results.write_results(self.output_dir, self.header, self.rows)
+    if processes.is_writer():
+      (self.output_dir / 'samples').mkdir(parents=True, exist_ok=True)
+      results.write_results(self.output_dir, self.header, self.rows)
 
 
 def _continue_from(
@@ -218,31 +225,59 @@ def _plan(
     ResumeError: a sample was asked with another prompt.
   """
   path = results.samples_path(output_dir, prepared.task.name, alignment.name)
-  done = {sample['id']: sample['prompt_hash'] for sample in _repair(path)}
+  _gather(path, prepared.prompts)
+  done = {sample['id']: sample['prompt_hash'] for sample in _read(path)}
   for prompt in prepared.prompts:
     if done.get(prompt.sample.id, prompt.hash) != prompt.hash:
       raise provenance.ResumeError(
         f'{path}: sample {prompt.sample.id} was asked with another prompt: the'
         ' data changed. Choose a new output directory.'
       )
-  ordered = sorted(prepared.prompts, key=lambda prompt: len(prompt.tokens))
+  ordered = _in_order(prepared.prompts)
   batches = []
   for start in range(0, len(ordered), batch_size):
     batch = ordered[start : start + batch_size]
     missing = {prompt.sample.id for prompt in batch} - done.keys()
     if missing:
       batches.append((batch, missing))
-  return _Step(prepared, alignment, path, batches)
+  return _Step(prepared, alignment, path, processes.deal(batches))
 
 
-def _repair(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Return the samples of a file, and drop a torn last line from it."""
-  if not path.exists():
-    return []
-  samples = results.read_samples(path)
-  with open(path, 'r+b') as file:
-    file.truncate(file.read().rfind(b'\n') + 1)
-  return samples
+def _part(path: pathlib.Path) -> pathlib.Path:
+  """Return the file that this process adds the samples of `path` to."""
+  return path.with_suffix(f'.part{jax.process_index()}')
+
+
+def _read(path: pathlib.Path) -> list[dict[str, Any]]:
+  return results.read_samples(path) if path.exists() else []
+
+
+def _gather(path: pathlib.Path, prompts: Sequence[Prompt]) -> None:
+  """Put the parts of a samples file together, short prompts first.
+
+  What was written before an interruption is a part, too, whole or torn.
+  """
+  if processes.is_writer():
+    parts = sorted(path.parent.glob(f'{glob.escape(path.stem)}.part*'))
+    lines = {
+      sample['id']: results.to_json(sample) + '\n'
+      for file in (path, *parts)
+      for sample in _read(file)
+    }
+    places = {
+      prompt.sample.id: i for i, prompt in enumerate(_in_order(prompts))
+    }
+    # Samples beyond a lower limit than before stay, at the end.
+    ordered = sorted(lines, key=lambda name: places.get(name, len(places)))
+    if parts:
+      results.write_atomically(path, ''.join(lines[name] for name in ordered))
+    for part in parts:
+      part.unlink()
+  processes.wait_for_all(f'gathered {path.name}')
+
+
+def _in_order(prompts: Sequence[Prompt]) -> list[Prompt]:
+  return sorted(prompts, key=lambda prompt: len(prompt.tokens))
 
 
 def _num_tokens(batch: Sequence[Prompt]) -> int:
@@ -264,8 +299,7 @@ def _make_row(output_dir: pathlib.Path, step: _Step) -> dict[str, Any]:
 
   def read(name: str) -> list[dict[str, Any]]:
     path = results.samples_path(output_dir, task.name, name)
-    samples = results.read_samples(path) if path.exists() else []
-    return [sample for sample in samples if sample['id'] in ids]
+    return [sample for sample in _read(path) if sample['id'] in ids]
 
   samples = read(alignment)
   if len(samples) != len(ids):

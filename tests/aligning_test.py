@@ -20,6 +20,7 @@ from t5_align import (
 from t5_align.alignment import oracle
 from t5_align.alignment.calibration import CalibrationOptions
 from t5_align.model import Model
+from t5_align.preparation import Preparation
 from t5_align.prompts import Settings
 from t5_align.tasks.generators import task as task_lib
 from t5_align.temperature import Law, TemperatureError, Temperatures
@@ -47,7 +48,7 @@ def make_context(model, folder, task='passkey_160', split='test', **options):
   settings = Settings(limit=2, split=split)
   said = []
   context = aligning.Context(
-    evaluation.prepare([task_lib.get_task(task)], model, settings),
+    Preparation([task_lib.get_task(task)], model, settings),
     settings,
     CalibrationOptions(num_sequences=2, **options),
     pathlib.Path(folder),

@@ -50,6 +50,7 @@ ORDER = (
   ('t5_align/run_settings.py',),
   ('t5_align/training.py',),
   ('tasks/',),
+  ('t5_align/processes.py',),
   ('t5_align/results.py',),
   ('t5_align/provenance.py',),
   ('t5_align/prompts.py',),
@@ -92,7 +93,13 @@ ALLOWED_IMPORTERS = {
   **dict.fromkeys(('torch', 'transformers'), ()),
 }
 # Inside these functions only, on top of the above.
-LAZY_IMPORTERS = {('t5_align/vocabulary.py', 'to_seqio'): ('seqio',)}
+LAZY_IMPORTERS = {
+  ('t5_align/vocabulary.py', 'to_seqio'): ('seqio',),
+  ('tasks/data/tfds_text.py', 'read_texts'): (
+    'tensorflow',
+    'tensorflow_datasets',
+  ),
+}
 SEQIO_FREE = ('tasks/metrics.py',)
 # tasks/ describes data: it never computes with the network.
 NOT_IN_TASKS = ('jax', 'jaxlib', 'flax', 'optax', 't5_align.network')
@@ -283,7 +290,8 @@ def test_setup_cfg_declares_every_import():
     for name, line, _ in imports(file)
     if (top := name.partition('.')[0]) not in sys.stdlib_module_names
     and top not in ('t5_align', '__gin__', 't5x')
-    and not declared & {d.replace('_', '-') for d in distributions.get(top, [])}
+    and not declared
+    & {d.lower().replace('_', '-') for d in distributions.get(top, [])}
   }
   assert not missed
 
