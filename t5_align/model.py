@@ -25,7 +25,7 @@ import numpy as np
 
 from t5_align import calibration_text, presets, provenance, results
 from t5_align import temperature as temperature_lib
-from t5_align.alignment.calibrate import calibrate
+from t5_align.alignment.calibrate import calibrate, key_groups
 from t5_align.alignment.calibration import Calibration, CalibrationOptions
 from t5_align.alignment.measure import AttentionMeter
 from t5_align.alignment.statistics import AttentionStatistics
@@ -186,9 +186,17 @@ class Model:
       num_sequences: how many windows, where the texts have as many.
       rows_per_sequence: rows that are looked at whole; 0 for none.
       temperatures: instead of the model's own.
+
+    Returns:
+      Statistics by site. Without an encoder rows see from 1 key to all of them:
+      the first group has those of the training length, if it is known, and
+      there are two more for each octave beyond.
     """
     sequences = self._calibration_text(texts).draw(length, num_sequences)
-    default = ('decoder',) if self.checkpoint.decoder_only else ('encoder',)
+    default, groups = ('encoder',), None
+    if self.checkpoint.decoder_only:
+      default = ('decoder',)
+      groups = key_groups(self.training_length or length, length)
     meter = AttentionMeter(self.network, self.params, sites or default)
     return meter.measure(
       sequences.inputs,
@@ -196,6 +204,7 @@ class Model:
       length,
       temperatures,
       rows_per_sequence=rows_per_sequence,
+      groups=groups,
       strata=sequences.strata,
     )
 

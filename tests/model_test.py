@@ -224,7 +224,8 @@ def test_statistics_of_generated_text(tiny):
   assert np.all((entropy > 0) & (entropy < np.log(128)))
 
 
-def test_decoder_only_model_is_aligned_by_length(tiny):
+@pytest.fixture(scope='module')
+def decoder_only(tiny):
   network = DecoderOnlyTransformer(tiny.config)
   tokens = jnp.ones((1, 4), jnp.int32)
   variables = jax.jit(network.init)(jax.random.key(0), tokens, tokens)
@@ -233,7 +234,25 @@ def test_decoder_only_model_is_aligned_by_length(tiny):
     params=flax.core.unfreeze(variables['params']),
     decoder_only=True,
   )
-  model = dataclasses.replace(tiny, checkpoint=checkpoint)
+  return dataclasses.replace(tiny, checkpoint=checkpoint)
+
+
+def test_rows_of_a_decoder_only_model_are_told_apart_by_keys(decoder_only):
+  training = decoder_only.statistics(TEXTS, 32, num_sequences=2)
+  longer = decoder_only.statistics(TEXTS, 128, num_sequences=2)
+  short, long = training.sites['decoder'], longer.sites['decoder']
+  # 1 to 32 keys; then up to 45, 64, 91 and 128.
+  np.testing.assert_allclose(short.keys, [16.5])
+  np.testing.assert_allclose(long.keys, [16.5, 39, 55, 78, 110])
+  entropy = long.mean('entropy_nats')
+  assert np.all(np.diff(entropy) > 0)
+  unknown = dataclasses.replace(decoder_only, training_length=None)
+  (keys,) = unknown.statistics(TEXTS, 64, num_sequences=2).sites['decoder'].keys
+  assert keys == 32.5
+
+
+def test_decoder_only_model_is_aligned_by_length(decoder_only):
+  model = decoder_only
   aligned = model.align(64, TEXTS, num_sequences=2)
   law = aligned.temperatures.decoder
   assert isinstance(law, Law) and law.name == 'interpolated'

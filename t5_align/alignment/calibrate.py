@@ -102,6 +102,20 @@ def octaves(training_length: int, longest: int) -> list[int]:
   return [*lengths, longest] if longest > training_length else []
 
 
+def key_groups(training_length: int, length: int) -> tuple[int, ...]:
+  """Return edges of the groups of a causal pass's rows, by keys, ascending.
+
+  The first group has the rows that an input of the training length has, too;
+  beyond that there are two an octave.
+  """
+  if length <= training_length:
+    return (0, length)
+  num_octaves = np.log2(length / training_length)
+  count = max(1, round(num_octaves * _GROUPS_PER_OCTAVE))
+  edges = np.geomspace(training_length, length, count + 1)
+  return (0, *(int(round(edge)) for edge in edges))
+
+
 class _Job:
   """One calibration, from the first measurement to the last."""
 
@@ -230,11 +244,7 @@ class _Job:
       return None
     if self.options.form == 'constant':
       return (length * 7 // 8, length)
-    # The first group has the rows that a training length has, too.
-    num_octaves = np.log2(length / self.training_length)
-    count = max(1, round(num_octaves * _GROUPS_PER_OCTAVE))
-    edges = np.geomspace(self.training_length, length, count + 1)
-    return (0, *(int(round(edge)) for edge in edges))
+    return key_groups(self.training_length, length)
 
   def _measure(self, length, temperatures, factors=None, groups=None):
     sequences = self.sequences[length]
