@@ -156,10 +156,10 @@ def evaluate(
     own = [model.temperatures] * (model.temperatures != Temperatures())
     alignments = [results.BASELINE, *own]
   # Tasks are made ready while the model is calibrated and asked.
-  tasks = preparation.Preparation(definitions, model, settings)
+  asked = preparation.Preparation(definitions, model, settings)
   console = rich_console.Console(stderr=True, quiet=not processes.is_writer())
   context = aligning.Context(
-    tasks,
+    asked,
     settings,
     calibration or CalibrationOptions(),
     pathlib.Path(output_dir),
@@ -170,7 +170,7 @@ def evaluate(
   )
   _, rows = evaluation.evaluate(
     model,
-    tasks,
+    asked,
     [
       aligning.parse_alignment(a, model, context)
       for a in opening.as_list(alignments)

@@ -102,8 +102,7 @@ def evaluate(
   run.begin(alignments)
   with progress.progress_display(console) as display:
     for prepared in tasks:
-      for warning in prepared.warnings() if console else ():
-        console.print(warning, highlight=False, markup=False, soft_wrap=True)
+      _warn(prepared, console)
       run.add(prepared)
       steps = [
         _plan(prepared, alignment, run.output_dir, settings.batch_size)
@@ -114,6 +113,13 @@ def evaluate(
       for step in steps:
         run.ask(step, display)
   return run.header, run.rows
+
+
+def _warn(prepared: Prepared, console: rich_console.Console | None) -> None:
+  """Say what is lost before the model reads it."""
+  if console is not None:
+    for warning in prepared.warnings():
+      console.print(warning, highlight=False, markup=False, soft_wrap=True)
 
 
 class _Run:

@@ -10,7 +10,6 @@ import pytest
 
 from t5_align import (
   aligning,
-  evaluation,
   load_model,
   opening,
   provenance,

@@ -122,7 +122,9 @@ class Family:
   )
   """The wordings that come with it; the first is the default."""
   placeholders: template_lib.Placeholders = dataclasses.field(
-    default_factory=lambda: {'prompt': (frozenset({'context'}),) * 2}
+    default_factory=lambda: {
+      'prompt': (frozenset({'context'}), frozenset({'context'}))
+    }
   )
   """What each field of a template must and may name in braces."""
   draw: Draw | None = None
