@@ -99,9 +99,6 @@ def test_the_hash_is_of_the_wording(tmp_path):
   assert first.hash != other.hash
   renamed = generators.Template(name='renamed', **GOOD)
   assert first.hash == renamed.hash
-  hashes = {
-    t.hash
-    for n in generators.list_families()
-    for t in generators.get_family(n).templates
-  }
-  assert len(hashes) == 6
+  for name in generators.list_families():
+    templates = generators.get_family(name).templates
+    assert len({t.hash for t in templates}) == len(templates)
