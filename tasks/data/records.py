@@ -190,7 +190,7 @@ _NAMES: dict[Any, str] = {
 def _name(kind: Any) -> str:
   """Return a type's name, for people."""
   if isinstance(kind, types.GenericAlias):
-    return f'a list of {_name(kind.__args__[0])}'
+    return f'a list, each {_name(kind.__args__[0])}'
   return _NAMES.get(kind, str(kind))
 
 
