@@ -3,7 +3,10 @@
 import gzip
 import json
 import os
+import zipfile
 
+from backports import zstd
+from etils import epath
 import pytest
 
 from t5_align.tasks.data import documents, streams
@@ -13,7 +16,8 @@ from t5_align.tasks.data.documents import find_files, read_documents
 def write(path, content):
   path.parent.mkdir(parents=True, exist_ok=True)
   content = content.encode() if isinstance(content, str) else content
-  path.write_bytes(gzip.compress(content) if path.suffix == '.gz' else content)
+  pack = {'.gz': gzip.compress, '.zst': zstd.compress}.get(path.suffix, bytes)
+  path.write_bytes(pack(content))
   return path
 
 
@@ -152,3 +156,57 @@ def test_broken_archives(tmp_path):
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r'a\.txt\.gz: a broken gzip file'):
       list(read_documents(str(file)))
+
+
+def test_documents_have_names_and_subsets(tmp_path, monkeypatch):
+  rows = [
+    {'text': 'one', 'meta': {'pile_set_name': 'ArXiv'}},
+    {'text': ' '},
+    {'text': 'two', 'meta': None},
+    {'text': 'three', 'meta': {'other': 1}},
+  ]
+  path = str(tmp_path / 'a.jsonl.zst')
+  write(tmp_path / 'a.jsonl.zst', '\n'.join(map(json.dumps, rows)))
+  assert list(documents.read_named(path)) == [
+    (f'{path}:1', 'one', 'ArXiv'),
+    (f'{path}:3', 'two', None),
+    (f'{path}:4', 'three', None),
+  ]
+  monkeypatch.setattr(documents, 'DOCUMENT_BYTES', 4)
+  path = str(write(tmp_path / 'a.txt', 'abcdefgh'))
+  found = list(documents.read_named(path))
+  assert found[:2] == [(path, 'abcd', None), (f'{path}#2', 'efgh', None)]
+
+
+def test_rows_of_parquet_are_documents(tmp_path):
+  pyarrow = pytest.importorskip('pyarrow')
+  from pyarrow import parquet
+
+  rows = [{'text': 'one', 'id': 1}, {'text': '', 'id': 2}, {'text': 'three'}]
+  path = tmp_path / 'a.parquet'
+  parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+  (file,) = find_files([tmp_path])
+  assert list(read_documents(file)) == ['one', 'three']
+  assert list(documents.read_named(file))[1].name == f'{path}:3'
+
+
+def test_buckets_are_searched_like_folders(folder, monkeypatch):
+  def in_folder(path):
+    return epath.Path(path.replace('gs://bucket', str(folder)))
+
+  monkeypatch.setattr(streams, '_epath', in_folder)
+  found = find_files(['gs://bucket'])
+  assert found == ['gs://bucket/a.md', 'gs://bucket/b.txt'] + [
+    f'gs://bucket/deep/{name}' for name in ('E.TXT', 'd.jsonl.gz', 'er/c.py')
+  ]
+  assert list(read_documents(found[3])) == ['x']
+  assert find_files(['gs://bucket/f.png']) == ['gs://bucket/f.png']
+  with pytest.raises(FileNotFoundError, match='gs://bucket/x: no such file'):
+    find_files(['gs://bucket/x'])
+
+
+def test_members_of_archives(tmp_path):
+  with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as file:
+    file.writestr('in/b.txt', 'text')
+  (file,) = find_files([tmp_path / 'a.zip/in/b.txt'])
+  assert list(read_documents(file)) == ['text']
