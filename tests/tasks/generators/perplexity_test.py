@@ -77,6 +77,7 @@ def test_only_the_prompt_grows():
   assert {len(samples) for samples in by_size} == {8}
 
 
+@hypothesis.settings(max_examples=40, deadline=None)
 @hypothesis.given(
   num_words=strategies.integers(800, 2500),
   seed=strategies.integers(0, 1000),
