@@ -150,6 +150,8 @@ def make_row(
   main, *others = [_measure(m, samples, baseline) for m in task.measures]
   return {
     'task': task.name,
+    'family': task.family,
+    'numbers': dict(task.numbers),
     'size': task.size,
     'unit': task.unit,
     'length': float(np.mean([sample['prompt_tokens'] for sample in samples])),

@@ -12,12 +12,16 @@ from t5_align.tasks.measures import MEASURES
 
 TASK = types.SimpleNamespace(
   name='passkey_64',
+  family='passkey',
+  numbers={'tokens': 64},
   size=64,
   unit='tokens',
   measures=(MEASURES['passkey_match'],),
 )
 TEXT_TASK = types.SimpleNamespace(
   name='perplexity_files_64',
+  family='perplexity_files',
+  numbers={'tokens': 64},
   size=64,
   unit='tokens',
   measures=tuple(
@@ -47,6 +51,7 @@ def test_row_of_a_binary_metric():
   row = results.make_row(TASK, 'none', samples([1.0, 1.0, 0.0, 1.0]))
   assert row['value'] == 0.75
   assert row['length'] == 61.5
+  assert (row['family'], row['numbers']) == ('passkey', {'tokens': 64})
   assert row['n'] == 4 and row['n_failed'] == 0 and row['n_truncated'] == 0
   assert row['stderr'] == pytest.approx(math.sqrt(0.75 * 0.25 / 3))
   # Wilson's limits from their definition, z = 1.959964.
