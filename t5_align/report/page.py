@@ -13,21 +13,38 @@ import pathlib
 from typing import Any
 
 from t5_align import results
-from t5_align.report import html_document, table
-from t5_align.report.table import Row
+from t5_align.report import depth, html_document
+from t5_align.report import rows as rows_lib
+from t5_align.report.rows import Row
 
 _WRONG_ANSWERS = 3  # shown of each row
+_COMPARED = ('vs none [95%]', '')
 
 _BODY = """<p>{plot}</p>
 <h2>Scores</h2>
 <p>Differences are paired over the same samples; bold where their 95% interval
-leaves out zero.</p>
+leaves out zero. Of n samples, <em>failed</em> ones gave no finite answer and
+count as wrong, <em>cut</em> ones were too long, and of <em>lossy</em> ones the
+tokenizer has not all characters.</p>
 {scores}
+{others}
+{depth}
 <h2>Wrong answers</h2>
 <p>The first {wrong} of each row.</p>
 {answers}
 <h2>How it was made</h2>
 {header}"""
+
+_OTHERS = """<h2>Other measures</h2>
+<p>Of the same answers.</p>
+{table}"""
+
+_DEPTH = """<h2>Where the answer stands</h2>
+<p>Mean score by length and by the share of the context before the needle.</p>
+<p>{picture}</p>
+<details><summary>The same as numbers</summary>
+{table}
+</details>"""
 
 
 def write_page(
@@ -35,21 +52,32 @@ def write_page(
   header: Mapping[str, Any],
   rows: Sequence[Row],
   plot: str | os.PathLike,
+  depth_maps: Sequence[depth.DepthMap] = (),
+  depth_picture: str | os.PathLike | None = None,
 ) -> pathlib.Path:
-  """Write `output_dir/report.html`, with the plot inside, and return its path.
+  """Write `output_dir/report.html`, with its pictures inside.
 
   What models and files say is escaped: a page never runs it.
+
+  Args:
+    output_dir: of the evaluation.
+    header: of its results.
+    rows: of its results.
+    plot: what `write_plot` wrote.
+    depth_maps: what `read_depth_maps` returns.
+    depth_picture: what `write_depth_maps` wrote, if it did.
+
+  Returns:
+    The page's path.
   """
   output_dir = pathlib.Path(output_dir)
   model = pathlib.PurePath(header['checkpoint']['path']).name
   body = _BODY.format(
-    plot=html_document.image(plot, 'Score against length, with 95% intervals'),
+    plot=html_document.image(plot, 'Scores, with 95% intervals'),
     wrong=_WRONG_ANSWERS,
-    scores=html_document.make_table(
-      table.COLUMNS,
-      [table.cells(row) for row in rows],
-      ['sure' if table.is_sure(row) else '' for row in rows],
-    ),
+    scores=_scores(rows),
+    others=_others(rows),
+    depth=_depth(depth_maps, depth_picture),
     answers=html_document.make_table(
       ('task', 'alignment', 'sample', 'wanted', 'got'),
       [line for row in rows for line in _wrong_answers(output_dir, row)],
@@ -63,12 +91,77 @@ def write_page(
   )
 
 
+def _compared(measure: rows_lib.Measure) -> tuple[str, str]:
+  return rows_lib.difference(measure), rows_lib.verdict(measure)
+
+
+def _class(measure: rows_lib.Measure) -> str:
+  return 'sure' if rows_lib.verdict(measure) else ''
+
+
+def _scores(rows: Sequence[Row]) -> str:
+  return html_document.make_table(
+    ('task', 'length', 'alignment', 'metric', 'score [95%]', 'n', *_COMPARED),
+    [
+      (
+        row['task'],
+        f'{row["length"]:,.0f}',
+        row['alignment'],
+        row['metric'],
+        rows_lib.with_interval(row),
+        ', '.join([f'{row["n"]}', *rows_lib.remarks(row)]),
+        *_compared(row),
+      )
+      for row in rows
+    ],
+    [_class(row) for row in rows],
+  )
+
+
+def _others(rows: Sequence[Row]) -> str:
+  """Return every other measure, or nothing where there is none."""
+  pairs = [
+    (row, one) for row in rows for one in rows_lib.other_measures(row).values()
+  ]
+  if not pairs:
+    return ''
+  table = html_document.make_table(
+    ('task', 'alignment', 'measure', 'value [95%]', *_COMPARED),
+    [
+      (
+        row['task'],
+        row['alignment'],
+        one['metric'],
+        rows_lib.with_interval(one),
+        *_compared(one),
+      )
+      for row, one in pairs
+    ],
+    [_class(one) for _, one in pairs],
+  )
+  return _OTHERS.format(table=table)
+
+
+def _depth(
+  maps: Sequence[depth.DepthMap], picture: str | os.PathLike | None
+) -> str:
+  if not maps or picture is None:
+    return ''
+  return _DEPTH.format(
+    picture=html_document.image(picture, 'Score by length and depth'),
+    table=html_document.make_table(depth.COLUMNS, depth.lines(maps)),
+  )
+
+
 def _wrong_answers(output_dir: pathlib.Path, row: Row) -> list[tuple[str, ...]]:
   path = results.samples_path(output_dir, row['task'], row['alignment'])
   if not path.exists():
     return []
   wrong = [
-    sample for sample in results.read_samples(path) if sample['score'] < 1
+    sample
+    for sample in results.read_samples(path)
+    # A likelihood is neither right nor wrong.
+    if sample['prediction'] is not None and sample['score'] < 1
   ]
   return [
     (

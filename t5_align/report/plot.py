@@ -1,7 +1,14 @@
-"""Score against length: one panel a family of tasks, one line an alignment.
+"""Every score in one picture: a panel a kind of task, a line an alignment.
 
-Lengths are multiples of the training length, where it is known, on a
-logarithmic axis; bars are the 95% intervals of the rows.
+What a panel has along its side is what its tasks differ in:
+
+  size            lengths in tokens, as multiples of the training length where
+                  it is known, logarithmic
+  second number   of a name, such as the place of the right document: a panel
+                  for each size, as in "Lost in the Middle" (arXiv 2307.03172)
+  nothing         where the task has no size
+
+Bars are the 95% intervals of the rows. Perplexity has a logarithmic axis.
 
 Synopsis:
 
@@ -12,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import itertools
+import math
 import os
 from typing import Any
 
@@ -20,39 +28,48 @@ from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 
 from t5_align import results
-from t5_align.report.table import Row, family
+from t5_align.report import rows as rows_lib
+from t5_align.report.rows import Row, Setting, numbers, settings
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _MARKERS = 'os^Dvp'
+_COLUMNS = 3  # of panels
 
 
 def write_plot(
   header: Mapping[str, Any], rows: Sequence[Row], path: str | os.PathLike
 ) -> None:
   """Write the plot of all rows as a PNG file."""
-  families = list(dict.fromkeys(family(row) for row in rows))
+  shown = [one for group in rows_lib.groups(rows) for one in settings(group)]
+  columns = min(_COLUMNS, len(shown))
+  lines = math.ceil(len(shown) / columns)
   figure = mpl_figure.Figure(
-    figsize=(4.8 * len(families), 3.8), layout='constrained'
+    figsize=(4.8 * columns, 3.4 * lines + 0.4), layout='constrained'
   )
-  panels = figure.subplots(1, len(families), squeeze=False)[0]
-  styles = _styles(rows)
-  for panel, name in zip(panels, families):
-    own = [row for row in rows if family(row) == name]
-    _draw(panel, name, own, header.get('training_length'), styles)
-  handles, labels = panels[0].get_legend_handles_labels()
-  for panel in panels[1:]:
+  panels = figure.subplots(lines, columns, squeeze=False).ravel()
+  styles = alignment_styles(rows)
+  for panel, content in zip(panels, shown):
+    _draw(panel, content, header.get('training_length'), styles)
+  for panel in panels[len(shown) :]:
+    panel.set_axis_off()
+  handles = {}
+  for panel in panels:
     for handle, label in zip(*panel.get_legend_handles_labels()):
-      if label not in labels:
-        handles.append(handle)
-        labels.append(label)
-  figure.legend(
-    handles, labels, loc='outside lower center', ncols=4, frameon=False
+      handles.setdefault(label, handle)
+  legend = figure.legend(
+    [*handles.values()],
+    [*handles],
+    loc='outside lower center',
+    ncols=4,
+    frameon=False,
   )
+  for text in legend.get_texts():
+    text.set_parse_math(False)
   figure.savefig(path, dpi=150)
 
 
-def _styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+def alignment_styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
   """Return how each alignment is drawn: 'none' in black and dashed."""
   names = dict.fromkeys(row['alignment'] for row in rows)
   styles = itertools.cycle(
@@ -68,54 +85,105 @@ def _styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 def _draw(
   panel: mpl_axes.Axes,
-  name: str,
-  rows: Sequence[Row],
+  content: Setting,
   training_length: int | None,
   styles: Mapping[str, Mapping[str, Any]],
 ) -> None:
+  """Draw a line an alignment; the lines a little beside each other."""
+  by_length = content.along is not None and content.along == _unit(content)
+  present = {row['alignment'] for row in content.rows}
+  names = [name for name in styles if name in present]
   scale = training_length or 1
-  alignments = [
-    name for name in styles if any(row['alignment'] == name for row in rows)
+  places = [
+    row['length'] / scale
+    if by_length
+    else numbers(row).get(content.along or '', 0)
+    for row in content.rows
   ]
-  for index, alignment in enumerate(alignments):
+  step = 0.02 * (max(places) - min(places))
+  for index, name in enumerate(names):
     own = sorted(
-      (row for row in rows if row['alignment'] == alignment),
-      key=lambda row: row['length'],
+      (place, i)
+      for i, (place, row) in enumerate(zip(places, content.rows))
+      if row['alignment'] == name
     )
-    # Lines at the same height stay visible: each a little to one side.
-    shift = 1.04 ** (index - (len(alignments) - 1) / 2)
+    rows = [content.rows[i] for _, i in own]
+    offset = index - (len(names) - 1) / 2
     panel.errorbar(
-      [shift * row['length'] / scale for row in own],
-      [row['value'] for row in own],
-      yerr=_error_bars(own),
-      label=alignment,
+      [
+        place * 1.04**offset if by_length else place + (step or 1) * offset
+        for place, _ in own
+      ],
+      [_or_nan(row['value']) for row in rows],
+      yerr=_error_bars(rows),
+      label=name,
       capsize=3,
       markersize=5,
       linewidth=1.5,
       elinewidth=1,
-      **styles[alignment],
+      **styles[name],
     )
-  _set_axes(panel, name, rows, training_length)
+  _set_values_axis(panel, content.rows)
+  panel.set_title(content.name.replace('_', ' '), parse_math=False)
+  panel.spines[['top', 'right']].set_visible(False)
+  if by_length:
+    _set_length_axis(panel, places, training_length)
+  elif content.along:
+    panel.set_xticks(sorted(set(places)))
+    panel.set_xlabel(f'{content.along} position')
+  else:
+    mean = sum(row['length'] for row in content.rows) / len(content.rows)
+    panel.set_xlim(-len(names) / 2 - 0.3, len(names) / 2 + 0.3)
+    panel.set_xticks([])
+    panel.set_xlabel(f'{mean:,.0f} tokens on average')
+
+
+def _unit(setting: Setting) -> str | None:
+  return next(iter(numbers(setting.rows[0])), None)
+
+
+def _or_nan(value: float | None) -> float:
+  return math.nan if value is None else value
 
 
 def _error_bars(rows: Sequence[Row]) -> list[list[float]]:
   """Return the distances from each value to its interval, below and above."""
-  intervals = [row['ci95'] or (row['value'], row['value']) for row in rows]
-  values = [row['value'] for row in rows]
-  return [
-    [max(value - low, 0.0) for value, (low, _) in zip(values, intervals)],
-    [max(high - value, 0.0) for value, (_, high) in zip(values, intervals)],
-  ]
+  bars = []
+  for row in rows:
+    value = _or_nan(row['value'])
+    low, high = row['ci95'] or (value, value)
+    bars.append([max(value - _or_nan(low), 0), max(_or_nan(high) - value, 0)])
+  return [list(side) for side in zip(*bars)]
 
 
-def _set_axes(
-  panel: mpl_axes.Axes,
-  name: str,
-  rows: Sequence[Row],
-  training_length: int | None,
+def _set_values_axis(panel: mpl_axes.Axes, rows: Sequence[Row]) -> None:
+  """Show a rate from 0 to 1, and what has no upper end on a log axis."""
+  metrics = dict.fromkeys(row['metric'] for row in rows)
+  name = ', '.join(metrics).replace('_', ' ')
+  values = [row['value'] for row in rows if row['value'] is not None]
+  panel.grid(axis='y', linewidth=0.4, alpha=0.6)
+  if all(row['higher_is_better'] for row in rows):
+    panel.set_ylabel(name)
+    if all(0 <= value <= 1 for value in values):
+      panel.set_ylim(-0.04, 1.04)
+    return
+  panel.set_ylabel(f'{name} (lower is better)')
+  if not values or min(values) <= 0:
+    return
+  panel.set_yscale('log')
+  # A log axis puts ticks at powers of ten, of which there may be none.
+  is_wide = max(values) > 10 * min(values)
+  panel.yaxis.set_major_locator(
+    ticker.LogLocator(subs=(1, 2, 5)) if is_wide else ticker.MaxNLocator(6)
+  )
+  panel.yaxis.set_major_formatter(lambda y, _: f'{y:,.4g}')
+  panel.yaxis.set_minor_locator(ticker.NullLocator())
+
+
+def _set_length_axis(
+  panel: mpl_axes.Axes, lengths: Sequence[float], training_length: int | None
 ) -> None:
   panel.set_xscale('log', base=2)
-  lengths = [row['length'] / (training_length or 1) for row in rows]
   panel.set_xlim(min(lengths) / 1.3, max(lengths) * 1.3)
   panel.xaxis.set_major_locator(ticker.LogLocator(base=2))
   panel.xaxis.set_minor_locator(ticker.NullLocator())
@@ -126,10 +194,3 @@ def _set_axes(
   else:
     panel.xaxis.set_major_formatter(lambda x, _: f'{x:,.0f}')
     panel.set_xlabel('length in tokens')
-  metrics = {row['metric'] for row in rows}
-  panel.set_ylabel(', '.join(sorted(metrics)).replace('_', ' '))
-  if all(0 <= row['value'] <= 1 for row in rows):
-    panel.set_ylim(-0.04, 1.04)
-  panel.set_title(name.replace('_', ' '))
-  panel.grid(axis='y', linewidth=0.4, alpha=0.6)
-  panel.spines[['top', 'right']].set_visible(False)

@@ -2,7 +2,7 @@
 
 Synopsis:
 
-    show('t5_align_results')     # prints the table; scores.png, report.html
+    show('t5_align_results')     # prints tables; scores.png, report.html
     show_calibration('t5_align_calibration')      # four pictures and a page
 """
 
@@ -21,6 +21,7 @@ from t5_align.report import (
   calibration_page,
   calibration_plots,
   calibration_table,
+  depth,
   page,
   plot,
   table,
@@ -28,7 +29,7 @@ from t5_align.report import (
 
 
 def show(output_dir: str | os.PathLike) -> None:
-  """Print the table of a folder's results; write its plot and its page.
+  """Print the tables of a folder's results; write its pictures and its page.
 
   Raises:
     ResultsError: the folder holds no results.
@@ -41,7 +42,13 @@ def show(output_dir: str | os.PathLike) -> None:
     )
   plot_path = output_dir / 'scores.png'
   plot.write_plot(header, rows, plot_path)
-  page_path = page.write_page(output_dir, header, rows, plot_path)
+  maps = depth.read_depth_maps(output_dir, rows)
+  maps_path = output_dir / 'depth_maps.png' if maps else None
+  if maps_path:
+    depth.write_depth_maps(maps, maps_path)
+  page_path = page.write_page(
+    output_dir, header, rows, plot_path, maps, maps_path
+  )
 
   console = rich_console.Console()
   console.print(*table.make_tables(rows))
@@ -55,7 +62,9 @@ def show(output_dir: str | os.PathLike) -> None:
         markup=False,
         soft_wrap=True,
       )
-  for path in (output_dir / 'results.json', plot_path, page_path):
+  for path in filter(
+    None, (output_dir / 'results.json', plot_path, maps_path, page_path)
+  ):
     console.print(f'{path}', highlight=False, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,8 @@
-"""Rows as tables for the terminal.
+"""Rows as tables for the terminal, of 80 columns.
+
+Tasks that differ in one number have one table of their metric; below it, where
+their other measures tell more, a small one of those values, whose intervals are
+on the page.
 
 Synopsis:
 
@@ -7,106 +11,145 @@ Synopsis:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import collections
+from collections.abc import Sequence
+import textwrap
 
 from rich import box, text
 from rich import table as rich_table
 
-Row = Mapping[str, Any]
-COLUMNS = (
-  'task',
-  'size',
-  'length',
-  'alignment',
-  'score [95%]',
-  'n',
-  'vs none [95%]',
-)
+from t5_align.report import rows as rows_lib
+from t5_align.report.rows import Row, Setting
 
-
-def family(row: Row) -> str:
-  """Return the name of a row's task without its size: rows that compare."""
-  return row['task'].removesuffix(f'_{row["size"]}')
-
-
-def with_interval(
-  value: float | None, interval: Sequence[float] | None, sign: str = ''
-) -> str:
-  """Return `0.75 [0.60, 0.85]`."""
-  if value is None:
-    return '-'
-  number = f'{value:{sign}.2f}'
-  if interval is None:
-    return number
-  low, high = interval
-  return f'{number} [{low:{sign}.2f}, {high:{sign}.2f}]'
-
-
-def cells(row: Row) -> tuple[str, ...]:
-  """Return what the table shows of a row, one text for each of COLUMNS."""
-  difference = row['difference']
-  remarks = [
-    f'{row[key]} {label}'
-    for key, label in (('n_failed', 'failed'), ('n_truncated', 'cut'))
-    if row[key]
-  ]
-  number = f'{row["n"]} ({", ".join(remarks)})' if remarks else f'{row["n"]}'
-  return (
-    family(row),
-    f'{row["size"]:,} {row["unit"]}',
-    f'{row["length"]:,.0f}',
-    row['alignment'],
-    with_interval(row['value'], row['ci95']),
-    number,
-    with_interval(difference['value'], difference['ci95'], '+')
-    if difference
-    else '',
-  )
+_STYLES = {'better': 'bold green', 'worse': 'bold red', '': ''}
+_WIDEST_ALIGNMENT = 15  # of a name on one line: temperature=0.8
 
 
 def make_tables(rows: Sequence[Row]) -> list[rich_table.Table]:
-  """Return one table a family, narrow enough for a terminal of 80 columns."""
-  families = dict.fromkeys(family(row) for row in rows)
-  return [
-    _make_table(name, [row for row in rows if family(row) == name])
-    for name in families
+  """Return the tables of all rows."""
+  tables = []
+  for group in rows_lib.groups(rows):
+    for setting in rows_lib.settings(group):
+      tables.append(_metric_table(setting))
+      names = rows_lib.telling_measures(setting.rows)
+      if names:
+        tables.append(_other_table(setting, names))
+  return tables
+
+
+def _metric_table(setting: Setting) -> rich_table.Table:
+  """Return rows with their metric; bold where a difference is sure.
+
+  What is the same in every row stands in the title; samples that failed, were
+  cut or lost characters in some of them stand below.
+  """
+  rows = setting.rows
+  # A size in tokens is the length, but for less than a sentence.
+  in_tokens = setting.along == 'tokens'
+  lengths = [f'{row["length"]:,.0f}' for row in rows]
+  same_length = len(set(lengths)) == 1
+  has_length = not in_tokens and not same_length
+  has_other = any(row['difference'] for row in rows)
+  counts = [', '.join([f'{row["n"]}', *rows_lib.remarks(row)]) for row in rows]
+  usual = collections.Counter(counts).most_common(1)[0][0]
+  facts = [
+    *dict.fromkeys(row['metric'] for row in rows),
+    *([f'{lengths[0]} tokens'] * (same_length and not in_tokens)),
+    f'n = {usual}',
   ]
-
-
-def _make_table(name: str, rows: Sequence[Row]) -> rich_table.Table:
-  """Return rows of one family; bold where a difference is sure."""
-  metrics = ', '.join(sorted({row['metric'] for row in rows}))
-  table = rich_table.Table(
-    title=f'{name} ({metrics})',
-    title_justify='left',
-    title_style='bold',
-    box=box.SIMPLE_HEAD,
-    pad_edge=False,
-    collapse_padding=True,
-  )
-  for column in COLUMNS[1:]:
-    right = column in ('size', 'length', 'n')
-    folds = column in ('alignment', 'n')
-    table.add_column(
-      rows[0]['unit'] if column == 'size' else column,
-      justify='right' if right else 'left',
-      no_wrap=not folds,
-      overflow='fold' if folds else 'ellipsis',
-    )
-  for previous, row, following in zip([None, *rows], rows, [*rows[1:], None]):
-    is_first = previous is None or previous['size'] != row['size']
-    is_last = following is not None and following['size'] != row['size']
+  table = _table(f'{setting.name} ({", ".join(facts)})', setting)
+  if has_length:
+    table.add_column('length', justify='right', no_wrap=True)
+  _add_alignment(table, setting)
+  table.add_column('score [95%]', no_wrap=True)
+  if has_other:
+    table.add_column('vs none [95%]', no_wrap=True)
+    table.add_column('', no_wrap=True)
+  for (row, place, is_last), length in zip(_with_places(setting), lengths):
+    verdict = rows_lib.verdict(row)
+    cells = [
+      *place,
+      *([length] * has_length),
+      row['alignment'],
+      rows_lib.with_interval(row),
+      *([rows_lib.difference(row)] * has_other),
+    ]
     table.add_row(
-      f'{row["size"]:,}' if is_first else '',
-      *(text.Text(cell) for cell in cells(row)[2:]),  # never as markup
+      *map(text.Text, cells),  # never as markup
+      *([text.Text(verdict, _STYLES[verdict])] * has_other),
       end_section=is_last,
-      style='bold' if is_sure(row) else None,
+      style='bold' if verdict else None,
+    )
+  unusual = [
+    f'{row["task"]} {row["alignment"]}: n = {count}'
+    for row, count in zip(rows, counts)
+    if count != usual
+  ]
+  table.caption = text.Text('\n'.join(unusual)) if unusual else None
+  return table
+
+
+def _other_table(setting: Setting, names: Sequence[str]) -> rich_table.Table:
+  """Return the values of other measures; bold where a difference is sure."""
+  metric = setting.rows[0]['metric']
+  table = _table('', setting)
+  _add_alignment(table, setting)
+  for name in names:
+    # Of code_similarity_repaired under code_similarity, what is different.
+    label = name.removeprefix(f'{metric}_').replace('_', ' ')
+    table.add_column(textwrap.fill(label, 10), justify='right', no_wrap=True)
+  for row, place, is_last in _with_places(setting):
+    others = rows_lib.other_measures(row)
+    values = [
+      text.Text(
+        rows_lib.written(others[name]['value'], others[name]),
+        _STYLES[rows_lib.verdict(others[name])],
+      )
+      if name in others
+      else ''
+      for name in names
+    ]
+    table.add_row(
+      *place, text.Text(row['alignment']), *values, end_section=is_last
     )
   return table
 
 
-def is_sure(row: Row) -> bool:
-  """Return whether the interval of the difference leaves out zero."""
-  interval = row['difference'] and row['difference']['ci95']
-  return bool(interval) and not interval[0] <= 0 <= interval[1]
+def _table(title: str, setting: Setting) -> rich_table.Table:
+  """Return an empty table, with a column for what its rows differ in."""
+  table = rich_table.Table(
+    title=text.Text(title) if title else None,
+    title_justify='left',
+    title_style='bold',
+    caption_justify='left',
+    caption_style='',
+    box=box.SIMPLE_HEAD,
+    pad_edge=False,
+    collapse_padding=True,
+  )
+  if setting.along:
+    table.add_column(setting.along, justify='right', no_wrap=True)
+  return table
+
+
+def _add_alignment(table: rich_table.Table, setting: Setting) -> None:
+  widest = max(len(row['alignment']) for row in setting.rows)
+  table.add_column(
+    'alignment', overflow='fold', min_width=min(widest, _WIDEST_ALIGNMENT)
+  )
+
+
+def _with_places(
+  setting: Setting,
+) -> list[tuple[Row, list[str], bool]]:
+  """Return each row, its number where it is new, and if it is its last."""
+  if setting.along is None:
+    return [(row, [], False) for row in setting.rows]
+  rows = setting.rows
+  places = [f'{rows_lib.numbers(row)[setting.along]:,}' for row in rows]
+  return [
+    (row, [place if place != before else ''], after not in (None, place))
+    for row, place, before, after in zip(
+      rows, places, [None, *places], [*places[1:], None]
+    )
+  ]
