@@ -144,14 +144,17 @@ def _table(
   rows = np.stack(columns, axis=1)
   if not len(rows) or not (rows[..., 1].sum(axis=0) > 0).all():
     raise ValueError(f'{len(rows)} samples with nothing to divide by.')
-  if clusters is None:
-    return rows
-  # A sample without a cluster is one of its own.
-  names = [i if name is None else str(name) for i, name in enumerate(clusters)]
-  index = {name: place for place, name in enumerate(dict.fromkeys(names))}
-  sums = np.zeros((len(index), *rows.shape[1:]))
-  np.add.at(sums, [index[name] for name in names], rows)
-  return sums
+  if clusters is not None:
+    # A sample without a cluster is one of its own.
+    names = [
+      i if name is None else str(name) for i, name in enumerate(clusters)
+    ]
+    index = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    sums = np.zeros((len(index), *rows.shape[1:]))
+    np.add.at(sums, [index[name] for name in names], rows)
+    rows = sums
+  # Whatever the order of the samples, the same ones are drawn.
+  return rows[np.lexsort(rows.reshape(len(rows), -1).T)]
 
 
 def _ratio(sums: np.ndarray, transform: Transform | None) -> np.ndarray:

@@ -159,3 +159,14 @@ def test_sums_of_drawn_rows():
   np.testing.assert_allclose(
     sum_of_rows(table, drawn), table[drawn].sum(axis=1)
   )
+
+
+def test_the_order_of_samples_makes_no_difference():
+  generator = np.random.default_rng(0)
+  scores, order = generator.normal(size=40), generator.permutation(40)
+  clusters = generator.integers(0, 9, 40)
+  assert estimate(scores) == estimate(scores[order])
+  one = estimate(scores, clusters=clusters.tolist())
+  assert estimate(scores[order], clusters=clusters[order].tolist()).ci95 == (
+    pytest.approx(one.ci95)
+  )
