@@ -21,6 +21,7 @@ Synopsis:
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
 import json
+import math
 import os
 from typing import Any
 
@@ -33,6 +34,8 @@ from t5_align.tasks.generators import task as task_lib
 
 # seqio's usual name of a split -> ours.
 _SPLITS = {'train': 'train', 'validation': 'dev', 'test': 'test'}
+
+_MAX_FLOAT32 = 3.4e38
 
 # Task name -> the arguments it was registered with.
 _registered: dict[str, tuple] = {}
@@ -262,7 +265,7 @@ def _of_scores(definition: task_lib.TaskDefinition) -> Callable:
   """Return seqio's metric function of a task that scores likelihoods."""
 
   def metrics_of_scores(
-    targets: Sequence[Mapping[str, Any]], scores: Sequence[float]
+    targets: Sequence[Mapping[str, Any]], scores: Iterable[float]
   ) -> dict[str, float]:
     quantities = [
       measures.text_quantities(
@@ -291,4 +294,8 @@ def _values(
       values[f'{measure.name}_ci95_high'] = found.ci95[1]
     if found.stderr is not None:
       values[f'{measure.name}_stderr'] = found.stderr
-  return values
+  # TensorBoard's numbers are float32, and seqio fails on what those can't hold.
+  return {
+    name: value if abs(value) < _MAX_FLOAT32 else math.inf
+    for name, value in values.items()
+  }

@@ -7,7 +7,7 @@ import pytest
 
 from t5_align import tasks
 from t5_align import vocabulary as vocabulary_lib
-from t5_align.tasks import generators
+from t5_align.tasks import generators, measures
 from t5_align.tasks.generators import filler
 
 seqio = pytest.importorskip('seqio')
@@ -166,6 +166,52 @@ def test_seqios_own_evaluator_scores_as_ours(vocabulary):
   assert results['passkey_match'] == pytest.approx(expected)
   assert results['passkey_match_ci95_low'] < expected
   assert results['passkey_match_stderr'] > 0
+
+
+def test_seqios_own_evaluator_scores_texts_as_ours(tmp_path):
+  words = np.random.default_rng(0).choice(['one', 'two', 'three {', 'a'], 9000)
+  (tmp_path / 'long.txt').write_text(' '.join(words))
+  name, data = 'perplexity_files_200', str(tmp_path / 'long.txt')
+  vocabulary = vocabulary_lib.ByteVocabulary()
+  tasks.register(vocabulary, [name], num_samples=5, data=data)
+
+  def log_likelihood(targets):
+    assert targets[-1] != vocabulary.eos_id
+    return -0.01 * float(np.sum(np.square(targets)))
+
+  def score(dataset, model_feature_shapes=None):
+    del model_feature_shapes
+    scores = []
+    for i, example in dataset.as_numpy_iterator():
+      targets = example['decoder_target_tokens']
+      scores.append((int(i), log_likelihood(targets[targets > 0])))
+    return scores
+
+  evaluator = seqio.Evaluator(
+    name,
+    feature_converter=seqio.EncDecFeatureConverter(pack=False),
+    eval_split='test',
+    sequence_length={'inputs': 256, 'targets': 160},
+  )
+  metrics, _ = evaluator.evaluate(
+    compute_metrics=True, step=0, predict_fn=None, score_fn=score
+  )
+  theirs = metrics.result()[name]
+  definition = generators.get_task(name)
+  samples = list(definition.samples(vocabulary.encode, limit=5, data=data))
+  quantities = [
+    measures.text_quantities(s.target, -log_likelihood(ids), ids)
+    for s in samples
+    for ids in [vocabulary.encode(s.target)]
+  ]
+  clusters = [sample.cluster for sample in samples]
+  for measure in definition.measures:
+    ours = measure.estimate(quantities, clusters)
+    if measure.name == 'word_perplexity':
+      assert ours.value > 3.4e38 and theirs[measure.name] == np.inf
+    else:
+      assert theirs[measure.name] == pytest.approx(ours.value)
+  assert 'perplexity_ci95_low' not in theirs  # one document has no spread
 
 
 def test_postprocessing_drops_unknown_marks_as_our_decoding_does():
