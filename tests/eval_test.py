@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from t5_align import cli, evaluation, temperature
+from t5_align import answering, cli, temperature
 from t5_align import eval as eval_lib
 from t5_align import model as model_lib
 
@@ -112,21 +112,23 @@ def test_own_temperatures_are_evaluated_too(model_folder, tmp_path):
 
 def test_interrupt_and_failure_codes(model_folder, monkeypatch, capfd):
   arguments = ('--model', model_folder, '--task', 'passkey_160', '--limit', 2)
-  answer = evaluation._answer
+  ask = answering.ask
 
   def interrupt(*_):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(evaluation, '_answer', interrupt)
+  monkeypatch.setattr(answering, 'ask', interrupt)
   assert run(*arguments) == 130
   assert 'interrupted' in capfd.readouterr().err
 
   def fail(*args):
-    return [row | {'finite': False} for row in answer(*args)]
+    answers = ask(*args)
+    outputs = [output._replace(finite=False) for output in answers.outputs]
+    return answers._replace(outputs=outputs)
 
-  monkeypatch.setattr(evaluation, '_answer', fail)
+  monkeypatch.setattr(answering, 'ask', fail)
   assert run(*arguments) == 1
-  assert '2 (2 failed)' in capfd.readouterr().out
+  assert 'n = 2, 2 failed' in capfd.readouterr().out
 
 
 def one_line(capfd):
