@@ -16,7 +16,7 @@ from t5_align import vocabulary as vocabulary_lib
 from t5_align.tasks import generators
 from t5_align.tasks.data import sources, tfds_text
 from t5_align.tasks.data.documents import Document
-from t5_align.tasks.generators import perplexity, task
+from t5_align.tasks.generators import continuations, perplexity, task
 
 COMMON = 400
 BUNDLED = pathlib.Path(bundled.__file__).parent
@@ -44,7 +44,7 @@ def ask(tokens, template=None, family='perplexity_files', **options):
 
 
 def read(documents, tokens, **options):
-  return list(perplexity.read_samples(documents, ask(tokens, **options)))
+  return list(continuations.read_samples(documents, ask(tokens, **options)))
 
 
 def read_data(data, tokens=64, family='perplexity_files', **options):
@@ -62,7 +62,7 @@ def write_rows(path, *rows):
 
 @pytest.fixture(autouse=True)
 def small_context(monkeypatch):
-  monkeypatch.setattr(perplexity, 'COMMON_CONTEXT_TOKENS', COMMON)
+  monkeypatch.setattr(continuations, 'COMMON_CONTEXT_TOKENS', COMMON)
 
 
 def test_only_the_prompt_grows():
@@ -87,11 +87,11 @@ def test_only_the_prompt_grows():
 def test_places_and_lengths(num_words, seed, size, longest):
   document = Document('d', make_text(num_words, seed, longest))
   text = document.text
-  needed = max(size, COMMON) + perplexity.TARGET_TOKENS
+  needed = max(size, COMMON) + continuations.TARGET_TOKENS
   if len(encode(text)) < needed:
     return
   samples = read([document], size)
-  assert 1 <= len(samples) <= perplexity.TARGETS_PER_DOCUMENT
+  assert 1 <= len(samples) <= continuations.TARGETS_PER_DOCUMENT
   end = 0
   for sample in samples:
     start = int(sample.id.rsplit('-', 1)[1])
@@ -101,7 +101,7 @@ def test_places_and_lengths(num_words, seed, size, longest):
     assert text[start:end] == sample.target
     assert text[:start].endswith(sample.prompt)
     assert end == len(text) or text[end].isspace()
-    assert 1 <= len(encode(sample.target)) <= perplexity.TARGET_TOKENS
+    assert 1 <= len(encode(sample.target)) <= continuations.TARGET_TOKENS
     # One word more would not fit.
     before = text[: start - len(sample.prompt)]
     word = re.search(r'\s*\S+$', before)
@@ -133,7 +133,7 @@ def test_documents_are_read_no_further_than_needed():
     yield Document('a', make_text(2000))
     raise AssertionError('read on')
 
-  samples = perplexity.read_samples(documents(), ask(64))
+  samples = continuations.read_samples(documents(), ask(64))
   assert [next(samples).cluster for _ in range(8)] == ['a'] * 8
 
 
