@@ -45,8 +45,9 @@ class Settings:
     limit: samples of each task; None for all of them.
     seed: of the generated samples.
     split: of the generated samples: 'train', 'dev' or 'test'.
-    max_input_tokens: the longest prompt in tokens, EOS included; None for no
-      limit.
+    max_input_tokens: the longest prompt in tokens, EOS included; of a model
+      without an encoder the longest prompt and answer, which share its window.
+      None for no limit.
     truncation: what happens to a longer prompt: 'error', or a cut at its
       'left' end, its 'right' end or in its 'middle'.
     max_new_tokens: the longest answer in tokens; None for the task's own.
@@ -182,7 +183,7 @@ def prepare(
   fingerprint = {
     'version': task.version,
     'samples': source,
-    'max_new_tokens': settings.max_new_tokens or task.max_new_tokens,
+    'max_new_tokens': _max_new_tokens(task, settings),
   }
   probe = 'a\n  b'
   return Prepared(
@@ -201,12 +202,16 @@ def _prompt(
 ) -> Prompt:
   """Return one sample in the model's tokens."""
   vocabulary = model.vocabulary
-  ending = [] if model.checkpoint.decoder_only else [vocabulary.eos_id]
-  body = vocabulary.encode(sample.prompt)
-  kept = _cut(body, len(ending), sample.id, settings)
+  ending = [vocabulary.eos_id]
   target = vocabulary.encode(sample.target) if task.scored else []
   if task.scored and not target:
     raise DataError(f'{sample.id} has an empty target: nothing to score.')
+  num_others = len(ending)  # tokens that share the prompt's window
+  if model.checkpoint.decoder_only:
+    ending = []
+    num_others = len(target) if task.scored else _max_new_tokens(task, settings)
+  body = vocabulary.encode(sample.prompt)
+  kept = _cut(body, num_others, sample.id, settings)
   return Prompt(
     sample,
     kept + ending,
@@ -252,20 +257,30 @@ def _samples(
   return samples, f'data, template {wording.hash}'
 
 
+def _max_new_tokens(task: task_lib.TaskDefinition, settings: Settings) -> int:
+  return settings.max_new_tokens or task.max_new_tokens
+
+
 def _cut(
-  tokens: list[int], num_ending: int, sample_id: str, settings: Settings
+  tokens: list[int], num_others: int, sample_id: str, settings: Settings
 ) -> list[int]:
-  """Return the tokens, without EOS, that fit under the limit with it."""
+  """Return the tokens that fit under the limit, with others beside them."""
   limit = settings.max_input_tokens
-  if limit is None or len(tokens) + num_ending <= limit:
+  if limit is None or len(tokens) + num_others <= limit:
     return tokens
-  if settings.truncation == 'error':
+  room = limit - num_others
+  if room < 1:
     raise PromptTooLongError(
-      f'{sample_id} has {len(tokens) + num_ending} tokens, over the limit'
-      f' max_input_tokens={limit}; raise it, or choose a truncation: left,'
+      f'{sample_id}: max_input_tokens={limit} leaves no room for a prompt'
+      f' beside {num_others} tokens of EOS or answer.'
+    )
+  if settings.truncation == 'error':
+    answer = '' if num_others == 1 else f', {num_others} of them for the answer'
+    raise PromptTooLongError(
+      f'{sample_id} has {len(tokens) + num_others} tokens{answer}, over the'
+      f' limit max_input_tokens={limit}; raise it, or choose a truncation: left,'
       ' right or middle.'
     )
-  room = limit - num_ending
   head = {'left': 0, 'right': room, 'middle': (room + 1) // 2}
   first = head[settings.truncation]
   return tokens[:first] + tokens[len(tokens) - (room - first) :]

@@ -259,8 +259,9 @@ def letters_task(text):
     ('left', False, 'defgh$'),
     ('right', False, 'abcde$'),
     ('middle', False, 'abcgh$'),
-    ('left', True, 'cdefgh'),
-    ('middle', True, 'abcfgh'),
+    # An answer of two tokens shares the window of six.
+    ('left', True, 'efgh'),
+    ('middle', True, 'abgh'),
   ],
 )
 def test_where_a_prompt_is_cut(truncation, decoder_only, kept):
@@ -268,13 +269,27 @@ def test_where_a_prompt_is_cut(truncation, decoder_only, kept):
     vocabulary=Letters(),
     checkpoint=types.SimpleNamespace(decoder_only=decoder_only),
   )
-  settings = Settings(limit=1, max_input_tokens=6, truncation=truncation)
+  settings = Settings(
+    limit=1, max_input_tokens=6, truncation=truncation, max_new_tokens=2
+  )
   task = letters_task('abcdefgh')
   prompt = prompts.prepare(task, model, settings).prompts[0]
   text = ''.join('$' if t == 1 else chr(t) for t in prompt.tokens)
   assert text == kept
   assert prompt.prompt_tokens == (8 if decoder_only else 9)
-  assert prompt.truncated_tokens == (2 if decoder_only else 3)
+  assert prompt.truncated_tokens == (4 if decoder_only else 3)
+
+
+def test_an_answer_that_fills_the_window_is_refused():
+  model = types.SimpleNamespace(
+    vocabulary=Letters(), checkpoint=types.SimpleNamespace(decoder_only=True)
+  )
+  settings = Settings(limit=1, max_input_tokens=9, max_new_tokens=4)
+  with pytest.raises(prompts.PromptTooLongError, match='12 tokens, 4 of them'):
+    prompts.prepare(letters_task('abcdefgh'), model, settings)
+  settings = dataclasses.replace(settings, max_new_tokens=9)
+  with pytest.raises(prompts.PromptTooLongError, match='no room'):
+    prompts.prepare(letters_task('abcdefgh'), model, settings)
 
 
 @pytest.mark.parametrize(
