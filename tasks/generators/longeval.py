@@ -1,121 +1,127 @@
-"""Line retrieval from the files that LongEval publishes.
+"""Line and topic retrieval from the files that LongEval publishes.
 
-`lines/testcases/200_lines.jsonl` of the LongChat repository (Apache-2.0) holds
-50 rows with the prompt in the published wording. A folder stands for any of its
-levels, a file for itself.
+`longeval/evaluation` of the LongChat repository (Apache-2.0) has
+
+  lines/testcases/200_lines.jsonl    50 rows with a record of 200 lines
+  topics/testcases/5_topics.jsonl    50 rows with conversations on 5 topics
+
+and more sizes of both, the prompts in the published wording. A folder stands
+for any of its levels, a file for itself.
 
 Synopsis:
 
-    for sample in read_lines('line_retrieval_200', 200, 'longeval/evaluation'):
-      sample.prompt, sample.answers
+    task = get_task('line_retrieval_200')
+    next(task.samples(encode, data='LongChat')).prompt
 """
 
-from collections.abc import Iterator
-import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from t5_align.tasks.data import sources
+from t5_align.tasks.data import records, sources
 from t5_align.tasks.generators import task
 
-# No published row has more than 0.1 MB.
-MAX_ROW_BYTES = 16 * 2**20
-_FIELDS = {
+
+def _source(kind: str) -> sources.DataSource:
+  return sources.DataSource(
+    name='LongEval',
+    licence='Apache-2.0',
+    files=(f'{{{kind}}}_{kind}.jsonl',),
+    folders=(
+      '',
+      'testcases',
+      kind,
+      f'{kind}/testcases',
+      f'evaluation/{kind}/testcases',
+      f'longeval/{kind}',
+      f'longeval/evaluation/{kind}/testcases',
+      f'LongChat/longeval/evaluation/{kind}/testcases',
+    ),
+    get='git clone https://github.com/DachengLi1/LongChat FOLDER/LongChat',
+  )
+
+
+LINES = _source('lines')
+TOPICS = _source('topics')
+_LINES_FIELDS = {
   'prompt': str,
   'expected_number': int,
   'num_lines': int,
   'random_idx': list,
 }
-
-
-LINES = sources.DataSource(
-  name='LongEval',
-  licence='Apache-2.0',
-  files=('{lines}_lines.jsonl',),
-  folders=('', 'testcases', 'lines', 'lines/testcases'),
-  get='git clone https://github.com/DachengLi1/LongChat FOLDER/LongChat',
-)
+_TOPICS_FIELDS = {'prompt': str, 'topics': list[str]}
 
 
 def read_lines(request: task.Request) -> Iterator[task.Sample]:
   """Yield the samples of `{lines}_lines.jsonl`.
 
-  Args:
-    request: its data is the file, its folder, or a folder that holds
-      `lines/testcases`; its name begins ids: 'line_retrieval_200-file-000017'.
-
   Raises:
-    ValueError: with file and line: not JSON, not UTF-8, a field missing, of the
-      wrong type or with the wrong value, a row twice, or no row at all.
+    ValueError: with file and line: what `records` says, a field with the wrong
+      value, or a row twice.
     FileNotFoundError: no such file; says where it was looked for.
   """
-  name, size = request.name, request.numbers['lines']
-  file_path = sources.find(LINES, request.numbers, request.data)
-  seen: dict[str, int] = {}
-  number = 0
-  with open(file_path, 'rb') as file:
-    while line := file.readline(MAX_ROW_BYTES + 1):
-      number += 1
-      where = f'{file_path}:{number}'
-      if len(line) > MAX_ROW_BYTES:
-        raise ValueError(f'{where}: row of more than {MAX_ROW_BYTES} bytes.')
-      if not line.strip():
-        continue
-      row = _parse(line, where, size)
-      if row['prompt'] in seen:
-        raise ValueError(
-          f'{where}: the same prompt as line {seen[row["prompt"]]}.'
-        )
-      seen[row['prompt']] = number
-      key, position = row['random_idx']
-      yield task.Sample(
-        id=f'{name}-file-{len(seen) - 1:06d}',
-        prompt=row['prompt'],
-        target=f'{key}: {row["expected_number"]}',
-        answers=(str(row['expected_number']),),
-        depth=position / max(size - 1, 1),
-      )
-  if not seen:
-    raise ValueError(f'{file_path}: no rows; wanted one JSON object a line.')
-
-
-def _parse(line: bytes, where: str, size: int) -> dict:
-  """Return one row after checking its fields."""
-  try:
-    row = json.loads(line.decode('utf-8-sig'))
-  except UnicodeDecodeError as error:
-    raise ValueError(f'{where}: not UTF-8: {error.reason}.') from None
-  except json.JSONDecodeError as error:
-    raise ValueError(f'{where}: not JSON: {error.msg}.') from None
-  except RecursionError:
-    raise ValueError(f'{where}: not a row: nested too deeply.') from None
-  if not isinstance(row, dict):
-    raise ValueError(
-      f'{where}: got a {type(row).__name__}; wanted an object with the'
-      f' fields {", ".join(_FIELDS)}.'
-    )
-  for field, kind in _FIELDS.items():
-    if field not in row:
-      raise ValueError(f"{where}: field '{field}' is missing.")
-    if not isinstance(row[field], kind) or isinstance(row[field], bool):
+  size = request.numbers['lines']
+  for name, where, row in _rows(request, LINES, _LINES_FIELDS):
+    if row['num_lines'] != size:
       raise ValueError(
-        f"{where}: field '{field}' is {str(row[field])[:50]!r}; wanted"
-        f' {kind.__name__}.'
+        f"{where}: field 'num_lines' is {row['num_lines']}; the task asks for"
+        f' {size}.'
       )
-  if not row['prompt'].strip():
-    raise ValueError(f"{where}: field 'prompt' is empty.")
-  if row['num_lines'] != size:
-    raise ValueError(
-      f"{where}: field 'num_lines' is {row['num_lines']}; the task asks for"
-      f' {size}.'
+    key, position = _index(row, where, size)
+    yield task.Sample(
+      id=name,
+      prompt=row['prompt'],
+      target=f'{key}: {row["expected_number"]}',
+      answers=(str(row['expected_number']),),
+      depth=position / max(size - 1, 1),
     )
-  index = row['random_idx']
-  if (
-    len(index) != 2
-    or not isinstance(index[0], str)
-    or not isinstance(index[1], int)
-    or not 0 <= index[1] < size
-  ):
-    raise ValueError(
-      f"{where}: field 'random_idx' is {str(index)[:50]}; wanted [key, line"
-      f' from 0 to {size - 1}].'
+
+
+def read_topics(request: task.Request) -> Iterator[task.Sample]:
+  """Yield the samples of `{topics}_topics.jsonl`.
+
+  Raises:
+    ValueError: with file and line: what `records` says, a field with the wrong
+      value, or a row twice.
+    FileNotFoundError: no such file; says where it was looked for.
+  """
+  size = request.numbers['topics']
+  for name, where, row in _rows(request, TOPICS, _TOPICS_FIELDS):
+    topics = row['topics']
+    if len(topics) != size:
+      raise ValueError(
+        f"{where}: field 'topics' has {len(topics)} of them; the task asks for"
+        f' {size}.'
+      )
+    if not topics[0].strip():
+      raise ValueError(f"{where}: field 'topics' has a blank one first.")
+    yield task.Sample(
+      id=name,
+      prompt=row['prompt'],
+      target=topics[0],
+      answers=(topics[0],),
+      depth=0.0,
     )
-  return row
+
+
+def _rows(
+  request: task.Request, source: sources.DataSource, fields: Mapping[str, Any]
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+  """Yield (sample id, 'FILE:LINE', row), each prompt once and none blank."""
+  path = sources.find(source, request.numbers, request.data)
+  seen: dict[str, str] = {}
+  for i, (where, row) in enumerate(records.read_records(path, fields)):
+    if not row['prompt'].strip():
+      raise ValueError(f"{where}: field 'prompt' is empty.")
+    records.check_new(row['prompt'], seen, where, 'prompt')
+    yield f'{request.name}-file-{i:06d}', where, row
+
+
+def _index(row: Mapping[str, Any], where: str, size: int) -> tuple[str, int]:
+  """Return the key asked for and its line, from 0."""
+  match row['random_idx']:
+    case [str(key), int(line)] if 0 <= line < size:
+      return key, line
+  raise ValueError(
+    f"{where}: field 'random_idx' is {str(row['random_idx'])[:50]}; wanted"
+    f' [key, line from 0 to {size - 1}].'
+  )
