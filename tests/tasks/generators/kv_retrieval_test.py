@@ -135,8 +135,8 @@ def test_a_place_is_among_the_keys(tmp_path, data):
   [
     (row(key=None), "no field 'key'"),
     (row(value=7), "'value' is 7; wanted a string"),
-    (row(ordered_kv_records={'k1': 'v1'}), 'wanted a list of a list'),
-    (row(ordered_kv_records=[['k2', 2]]), 'wanted a list of a list'),
+    (row(ordered_kv_records={'k1': 'v1'}), 'wanted a list'),
+    (row(ordered_kv_records=[['k2', 2]]), 'wanted a list'),
     (row(ordered_kv_records=[['k2']]), r'wanted \[key, value\]'),
     (row(ordered_kv_records=[['k2', ' ']]), 'neither of them blank'),
     (row(ordered_kv_records=[['k2', 'v2']] * 3), 'a key twice'),
