@@ -43,6 +43,8 @@ class DataSource:
   """The commands that get it, one a line; FOLDER is where to."""
   folders: tuple[str, ...] = ('',)
   """Where in a published folder the files may lie; 'data.zip/data' is one."""
+  tfds: str | None = None
+  """'NAME/VERSION' in TFDS, whose folder is looked in where none is named."""
 
 
 def default_folder() -> str:
