@@ -26,7 +26,7 @@ from matplotlib import figure as mpl_figure
 import numpy as np
 
 from t5_align import results
-from t5_align.report.rows import Group, Row, groups
+from t5_align.report.rows import Row, groups
 
 BINS = 10
 COLUMNS = ('task', 'size', 'depth', 'alignment', 'score', 'n')
@@ -64,19 +64,30 @@ def read_depth_maps(
   Raises:
     ResultsError: a samples file that cannot be read.
   """
+  # Of a name without places and one with them, samples may stand together.
+  by_unit: dict[tuple[str, str | None], list[Row]] = {}
+  for group in groups(rows):
+    unit = next(iter(group.fields), None)
+    by_unit.setdefault((group.name, unit), []).extend(group.rows)
   return [
     found
-    for group in groups(rows)
-    for alignment in dict.fromkeys(row['alignment'] for row in group.rows)
-    if (found := _depth_map(pathlib.Path(output_dir), group, alignment))
+    for (name, unit), own in by_unit.items()
+    for alignment in dict.fromkeys(row['alignment'] for row in own)
+    if (
+      found := _depth_map(pathlib.Path(output_dir), name, unit, own, alignment)
+    )
   ]
 
 
 def _depth_map(
-  output_dir: pathlib.Path, group: Group, alignment: str
+  output_dir: pathlib.Path,
+  name: str,
+  unit: str | None,
+  rows: Sequence[Row],
+  alignment: str,
 ) -> DepthMap | None:
   """Return the map of a group under one alignment, if it has one."""
-  own = [row for row in group.rows if row['alignment'] == alignment]
+  own = [row for row in rows if row['alignment'] == alignment]
   sizes = sorted({row['size'] for row in own}, key=lambda size: size or 0)
   sums = np.zeros((len(sizes), BINS))
   counts = np.zeros((len(sizes), BINS), int)
@@ -90,9 +101,8 @@ def _depth_map(
       counts[cell] += 1
   if len(depths) < 2:
     return None
-  unit = group.fields[0] if group.fields else None
   scores = np.where(counts, sums / np.maximum(counts, 1), np.nan)
-  return DepthMap(group.name, unit, alignment, tuple(sizes), scores, counts)
+  return DepthMap(name, unit, alignment, tuple(sizes), scores, counts)
 
 
 def _scored_depths(path: pathlib.Path) -> Iterator[tuple[float, float]]:
