@@ -53,12 +53,6 @@ def test_bad_usage_is_one_line_and_2(capfd, argv, message):
   assert message in err
 
 
-def test_tasks_lists_every_family(capfd):
-  assert cli.main(['tasks']) == 0
-  out = capfd.readouterr().out
-  assert 'passkey_N' in out and 'line_retrieval_N, N lines' in out
-
-
 def test_console_script():
   parser = configparser.ConfigParser()
   parser.read(ROOT / 'setup.cfg')

@@ -69,6 +69,7 @@ ORDER = (
     't5_align/infer.py',
     't5_align/calibrate.py',
     't5_align/train.py',
+    't5_align/tasks_command.py',
   ),
   ('t5_align/cli.py',),
 )

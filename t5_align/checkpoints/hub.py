@@ -9,6 +9,7 @@ Synopsis:
     find_folder('google/flan-t5-xl', revision='refs/pr/23')
 """
 
+from collections.abc import Sequence
 import os
 import re
 
@@ -19,15 +20,23 @@ from huggingface_hub import errors as hub_errors
 
 from t5_align.checkpoints import stored as stored_lib
 
-_WANTED = ('*.safetensors', '*.json', '*.model', 'tokenizer*', 'README.md')
+TOKENIZER_FILES = ('*.model', 'tokenizer*')
+_WANTED = ('*.safetensors', '*.json', 'README.md', *TOKENIZER_FILES)
 # A name or organization/name, as the hub allows them.
 _HUB_ID = re.compile(r'[\w-][\w.-]*(/[\w-][\w.-]*)?')
 
 
 def find_folder(
-  name: str | os.PathLike[str], revision: str | None = None
+  name: str | os.PathLike[str],
+  revision: str | None = None,
+  wanted: Sequence[str] = _WANTED,
 ) -> epath.Path:
   """Return the folder at `name`, downloading a hub id if there is none.
+
+  Args:
+    name: a path or a hub id.
+    revision: of a hub id.
+    wanted: patterns of the files to download.
 
   Raises:
     CheckpointError: neither a folder nor a repository that can be had.
@@ -45,7 +54,7 @@ def find_folder(
     folder = huggingface_hub.snapshot_download(
       name,
       revision=revision,
-      allow_patterns=list(_WANTED),
+      allow_patterns=list(wanted),
       ignore_patterns=['*/*'],
     )
   except (OSError, ValueError, hub_errors.RevisionResolutionError) as error:
