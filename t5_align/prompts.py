@@ -278,8 +278,8 @@ def _cut(
     answer = '' if num_others == 1 else f', {num_others} of them for the answer'
     raise PromptTooLongError(
       f'{sample_id} has {len(tokens) + num_others} tokens{answer}, over the'
-      f' limit max_input_tokens={limit}; raise it, or choose a truncation: left,'
-      ' right or middle.'
+      f' limit max_input_tokens={limit}; raise it, or choose a truncation:'
+      ' left, right or middle.'
     )
   head = {'left': 0, 'right': room, 'middle': (room + 1) // 2}
   first = head[settings.truncation]

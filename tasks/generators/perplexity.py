@@ -33,6 +33,9 @@ from t5_align.tasks.generators.continuations import (
   read_samples,
 )
 
+# A stream of documents may have no end.
+DEFAULT_NUM_SAMPLES = 200
+
 
 def _named_within(files: list[str]) -> Iterator[Document]:
   """Yield the documents of files in spread order, named within their folder."""
@@ -167,6 +170,7 @@ def _family(
     read=read,
     source=source,
     data_splits=data_splits,
+    data_limit=DEFAULT_NUM_SAMPLES,
     scored=True,
   )
 

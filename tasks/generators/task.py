@@ -135,6 +135,8 @@ class Family:
   """What is published, and how to get it."""
   data_splits: tuple[str, ...] = ('test',)
   """Those that its data has; most files are one set of samples."""
+  data_limit: int | None = None
+  """Samples to read of its data where no limit is set; None: all of them."""
   has_prompts: bool = False
   """Whether what is published holds whole prompts, so takes no template."""
   scored: bool = False
@@ -228,7 +230,8 @@ class TaskDefinition:
     Args:
       encode: text to token ids without EOS, of the model's own vocabulary.
       seed: any integer from 0 up; another seed gives other samples.
-      limit: how many; None: 100 generated ones, or every one of the files.
+      limit: how many; None: 100 generated ones, or every one of the files
+        (200 of texts to score, which may have no end).
       template: a template, the name of one of the family's, or a JSON file.
       split: 'train', 'dev' or 'test'; no two share a sample.
       data: file or folder of published samples to read instead.
@@ -298,6 +301,8 @@ class TaskDefinition:
         f'{self.name}: published files have their own prompts; leave out'
         f' either template ({template}) or data ({request.data}).'
       )
+    if limit is None:
+      limit = self.definition.data_limit
     return itertools.islice(read(request), limit)
 
   def score(

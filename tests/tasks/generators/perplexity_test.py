@@ -1,6 +1,7 @@
 """Perplexity: fixed targets, prompts that grow, documents from every place."""
 
 import gzip
+import itertools
 import json
 import pathlib
 import random
@@ -313,3 +314,11 @@ def test_books_as_tfds_prepared_them(tmp_path, monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
   assert tfds_text.default_folder() == str(tmp_path)
   assert read_data(None, family='perplexity_pg19') == samples
+
+
+def test_a_stream_without_end_has_a_default_limit(monkeypatch):
+  documents = (Document(f'{i}', 'a word ' * 900) for i in itertools.count())
+  monkeypatch.setattr(perplexity, '_named_within', lambda files: documents)
+
+  samples = list(generators.get_task('perplexity_files_128').samples(encode))
+  assert len(samples) == 200 and len({s.cluster for s in samples}) == 25
