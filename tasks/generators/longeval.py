@@ -48,7 +48,7 @@ _LINES_FIELDS = {
   'num_lines': int,
   'random_idx': list,
 }
-_TOPICS_FIELDS = {'prompt': str, 'topics': list[str]}
+_TOPICS_FIELDS = {'test_id': int, 'prompt': str, 'topics': list[str]}
 
 
 def read_lines(request: task.Request) -> Iterator[task.Sample]:
@@ -60,7 +60,7 @@ def read_lines(request: task.Request) -> Iterator[task.Sample]:
     FileNotFoundError: no such file; says where it was looked for.
   """
   size = request.numbers['lines']
-  for name, where, row in _rows(request, LINES, _LINES_FIELDS):
+  for name, where, row in _rows(request, LINES, _LINES_FIELDS, 'prompt'):
     if row['num_lines'] != size:
       raise ValueError(
         f"{where}: field 'num_lines' is {row['num_lines']}; the task asks for"
@@ -85,7 +85,8 @@ def read_topics(request: task.Request) -> Iterator[task.Sample]:
     FileNotFoundError: no such file; says where it was looked for.
   """
   size = request.numbers['topics']
-  for name, where, row in _rows(request, TOPICS, _TOPICS_FIELDS):
+  # 1_topics.jsonl asks some prompts twice.
+  for name, where, row in _rows(request, TOPICS, _TOPICS_FIELDS, 'test_id'):
     topics = row['topics']
     if len(topics) != size:
       raise ValueError(
@@ -104,15 +105,18 @@ def read_topics(request: task.Request) -> Iterator[task.Sample]:
 
 
 def _rows(
-  request: task.Request, source: sources.DataSource, fields: Mapping[str, Any]
+  request: task.Request,
+  source: sources.DataSource,
+  fields: Mapping[str, Any],
+  unique: str,
 ) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-  """Yield (sample id, 'FILE:LINE', row), each prompt once and none blank."""
+  """Yield (sample id, 'FILE:LINE', row), none with the prompt blank."""
   path = sources.find(source, request.numbers, request.data)
   seen: dict[str, str] = {}
   for i, (where, row) in enumerate(records.read_records(path, fields)):
     if not row['prompt'].strip():
       raise ValueError(f"{where}: field 'prompt' is empty.")
-    records.check_new(row['prompt'], seen, where, 'prompt')
+    records.check_new(str(row[unique]), seen, where, unique)
     yield f'{request.name}-file-{i:06d}', where, row
 
 

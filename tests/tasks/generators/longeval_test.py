@@ -142,7 +142,8 @@ def test_sizes_in_tokens_are_not_published(tmp_path):
 
 def topics_row(*topics, **changes):
   prompt = f'On {len(topics)} topics: {topics}. Which was first?'
-  return {'test_id': 0, 'prompt': prompt, 'topics': list(topics), **changes}
+  row = {'test_id': len(prompt), 'prompt': prompt, 'topics': list(topics)}
+  return {**row, **changes}
 
 
 def read_topics(path):
@@ -151,9 +152,10 @@ def read_topics(path):
 
 
 def test_topics_become_samples(tmp_path):
-  rows = [topics_row('The Art of tea', 'Bees'), topics_row('Bees', 'Snow')]
+  first, second = topics_row('The Art of tea', 'Bees'), topics_row('Bees', '')
+  rows = [first, second, {**first, 'test_id': 2}]  # as published
   write(tmp_path / 'topics/testcases', rows, '2_topics.jsonl')
-  first, second = read_topics(tmp_path)
+  first, second, again = read_topics(tmp_path)
   assert first == generators.Sample(
     id='topic_retrieval_2-file-000000',
     prompt=rows[0]['prompt'],
@@ -162,6 +164,7 @@ def test_topics_become_samples(tmp_path):
     depth=0.0,
   )
   assert second.answers == ('Bees',)
+  assert again.prompt == first.prompt
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,8 @@ def test_topics_become_samples(tmp_path):
     (topics_row(' ', 'Bees'), "'topics' has a blank one first"),
     (topics_row(1, 2), "'topics' is .*wanted a list"),
     (topics_row('a', 'b', prompt=''), "'prompt' is empty"),
-    (topics_row('Bees', 'Snow'), 'the same prompt as .*2_topics.jsonl:1'),
+    (topics_row('Bees', 'Snow'), 'the same test_id as .*2_topics.jsonl:1'),
+    (topics_row('a', 'b', test_id='0'), "'test_id' is '0'; wanted a whole"),
   ],
 )
 def test_faults_of_topics_have_file_and_line(tmp_path, bad, complaint):
