@@ -151,7 +151,7 @@ class _Run:
     header = self._make_header(
       {name: prepared.fingerprint}, {name: prepared.lost_characters}, {}
     )
-    del header['compiled_shapes']
+    header['compiled_shapes'] = self.header['compiled_shapes']
     self.header = provenance.merge_headers(self.header, header)
     self._write()
 
@@ -207,6 +207,7 @@ def _continue_from(
   """Return header and rows to start from: an earlier run's, where one was."""
   if (output_dir / 'results.json').exists():
     earlier, rows = results.read_results(output_dir)
+    header['compiled_shapes'] = earlier.get('compiled_shapes', 0)
     return provenance.merge_headers(earlier, header), rows
   if any((output_dir / 'samples').glob('*.jsonl')):
     raise results.ResultsError(
