@@ -46,10 +46,11 @@ def test_short_flags(model_folder, capfd):
   assert header['attention'] == 'reference'
   assert header['settings']['batch_size'] == 2
   assert {path.name for path in pathlib.Path('out').iterdir()} == {
-    'config.gin', 'results.json', 'samples', 'scores.png', 'report.html',
+    'config.gin', 'results.json', 'samples', 'scores.png', 'depth_maps.png',
+    'report.html',
   }  # fmt: skip
   out, err = capfd.readouterr()
-  assert 'passkey (passkey_match)' in out
+  assert 'passkey (passkey_match, n = 3)' in out
   assert 'out/report.html' in out
   assert '12/12 samples' in err
 

@@ -6,7 +6,7 @@ on the page.
 
 Synopsis:
 
-    console.print(*make_tables(rows))
+    Console().print(*make_tables(rows))
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import collections
 from collections.abc import Sequence
 import textwrap
 
-from rich import box, text
+from rich import box, console, text
 from rich import table as rich_table
 
 from t5_align.report import rows as rows_lib
@@ -25,9 +25,9 @@ _STYLES = {'better': 'bold green', 'worse': 'bold red', '': ''}
 _WIDEST_ALIGNMENT = 15  # of a name on one line: temperature=0.8
 
 
-def make_tables(rows: Sequence[Row]) -> list[rich_table.Table]:
+def make_tables(rows: Sequence[Row]) -> list[console.RenderableType]:
   """Return the tables of all rows."""
-  tables = []
+  tables: list[console.RenderableType] = []
   for group in rows_lib.groups(rows):
     for setting in rows_lib.settings(group):
       tables.append(_metric_table(setting))
@@ -37,7 +37,7 @@ def make_tables(rows: Sequence[Row]) -> list[rich_table.Table]:
   return tables
 
 
-def _metric_table(setting: Setting) -> rich_table.Table:
+def _metric_table(setting: Setting) -> console.Group:
   """Return rows with their metric; bold where a difference is sure.
 
   What is the same in every row stands in the title; samples that failed, were
@@ -57,7 +57,7 @@ def _metric_table(setting: Setting) -> rich_table.Table:
     *([f'{lengths[0]} tokens'] * (same_length and not in_tokens)),
     f'n = {usual}',
   ]
-  table = _table(f'{setting.name} ({", ".join(facts)})', setting)
+  table = _table(setting)
   if has_length:
     table.add_column('length', justify='right', no_wrap=True)
   _add_alignment(table, setting)
@@ -80,19 +80,21 @@ def _metric_table(setting: Setting) -> rich_table.Table:
       end_section=is_last,
       style='bold' if verdict else None,
     )
+  title = f'{setting.name} ({", ".join(facts)})'
   unusual = [
-    f'{row["task"]} {row["alignment"]}: n = {count}'
+    text.Text(f'{row["task"]} {row["alignment"]}: n = {count}')
     for row, count in zip(rows, counts)
     if count != usual
   ]
-  table.caption = text.Text('\n'.join(unusual)) if unusual else None
-  return table
+  # A table wraps its own title where that is wider than itself.
+  notes = [*unusual, ''] if unusual else []
+  return console.Group(text.Text(title, 'bold'), table, *notes)
 
 
 def _other_table(setting: Setting, names: Sequence[str]) -> rich_table.Table:
   """Return the values of other measures; bold where a difference is sure."""
   metric = setting.rows[0]['metric']
-  table = _table('', setting)
+  table = _table(setting)
   _add_alignment(table, setting)
   for name in names:
     # Of code_similarity_repaired under code_similarity, what is different.
@@ -115,17 +117,10 @@ def _other_table(setting: Setting, names: Sequence[str]) -> rich_table.Table:
   return table
 
 
-def _table(title: str, setting: Setting) -> rich_table.Table:
+def _table(setting: Setting) -> rich_table.Table:
   """Return an empty table, with a column for what its rows differ in."""
   table = rich_table.Table(
-    title=text.Text(title) if title else None,
-    title_justify='left',
-    title_style='bold',
-    caption_justify='left',
-    caption_style='',
-    box=box.SIMPLE_HEAD,
-    pad_edge=False,
-    collapse_padding=True,
+    box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True
   )
   if setting.along:
     table.add_column(setting.along, justify='right', no_wrap=True)
