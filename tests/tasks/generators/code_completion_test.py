@@ -157,7 +157,7 @@ def test_the_vocabularys_own_writing_is_the_ceiling():
     (row(_id='missing'), "no field '_id'"),
     (row(_id='a2', context='missing'), "no field 'context'"),
     (row(_id='a2', input=None), "field 'input' is None; wanted a string"),
-    (row(_id='a2', answers=LINE), 'wanted a list of a string'),
+    (row(_id='a2', answers=LINE), 'wanted a list, each a string'),
     (row(_id='a2', answers=[]), 'none of them blank'),
     (row(_id='a2', answers=['\n']), 'none of them blank'),
   ],
