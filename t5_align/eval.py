@@ -52,13 +52,13 @@ _BINDINGS = {
   'batch_size': 'BATCH_SIZE',
   'max_input_tokens': 'TASK_FEATURE_LENGTHS',
   'vocabulary': 'VOCABULARY',
+  'template': 'eval_script.evaluate.prompt_template',
   **{
     name: f'eval_script.evaluate.{name}'
     for name in (
       'limit',
       'seed',
       'truncation',
-      'template',
       'data',
       'training_length',
       'calibration_data',
@@ -86,7 +86,7 @@ def evaluate(
   seed: int = 0,
   split: str = 'test',
   truncation: str = 'error',
-  template: str | None = None,
+  prompt_template: str | None = None,
   data: str | None = None,
   training_length: int | None = None,
   calibration: CalibrationOptions | None = None,
@@ -113,7 +113,8 @@ def evaluate(
     seed: of the generated samples.
     split: of the generated samples: 'train', 'dev' or 'test'.
     truncation: of prompts over the limit: 'error', 'left', 'right', 'middle'.
-    template: name or JSON file of the prompts' wording; None for the task's.
+    prompt_template: name or JSON file of the prompts' wording; None for the
+      task's.
     data: file or folder of published samples; None to generate them.
     training_length: tokens; None for the model's own.
     calibration: how 'entropy' and 'maximum_probability' are calibrated.
@@ -132,7 +133,7 @@ def evaluate(
     max_input_tokens=lengths.pop('inputs', None),
     max_new_tokens=lengths.pop('targets', None),
     truncation=truncation,
-    template=template,
+    template=prompt_template,
     data=data,
   )
   if lengths:
@@ -259,7 +260,13 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     choices=prompts.TRUNCATIONS,
     help='what to do with a longer prompt (default: error)',
   )
-  add('--template', help='wording of the prompts: a name or a JSON file')
+  add(
+    '--prompt_template',
+    '--template',
+    dest='template',
+    metavar='TEMPLATE',
+    help='wording of the prompts: a name or a JSON file',
+  )
   add('--data', help='published samples: a file or a folder')
   add(
     '--calibration_data',

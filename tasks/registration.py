@@ -47,7 +47,7 @@ def register(
   *,
   seed: int = 0,
   num_samples: int | None = None,
-  template: str | os.PathLike | None = None,
+  prompt_template: str | os.PathLike | None = None,
   data: str | os.PathLike | None = None,
 ) -> list[str]:
   """Register tasks for one vocabulary.
@@ -58,7 +58,7 @@ def register(
       typical sizes.
     seed: of the samples.
     num_samples: in each split, at most; None: 100 generated ones, or all.
-    template: name or file of a wording; None: the family's default.
+    prompt_template: name or file of a wording; None: the family's default.
     data: file or folder of published samples to read.
 
   Returns:
@@ -83,7 +83,7 @@ def register(
   options: dict[str, Any] = {
     'seed': seed,
     'limit': num_samples,
-    'template': template,
+    'template': prompt_template,
     'data': data,
   }
   arguments = (theirs, *options.values())

@@ -94,7 +94,7 @@ def test_faults_are_found_before_anything_is_registered(tmp_path):
   with pytest.raises(ValueError, match="Did you mean 'passkey_64'"):
     tasks.register(vocabulary, ['passkey_64', 'paskey_64'])
   with pytest.raises(ValueError, match='neither a file'):
-    tasks.register(vocabulary, ['passkey_64'], template='none such')
+    tasks.register(vocabulary, ['passkey_64'], prompt_template='none such')
   # Lines may be read from files, keys of this kind may not.
   with pytest.raises(ValueError, match='passkey_64 is always generated'):
     tasks.register(vocabulary, ['line_retrieval_5', 'passkey_64'], data='file')
