@@ -185,10 +185,14 @@ def _set_length_axis(
 ) -> None:
   panel.set_xscale('log', base=2)
   panel.set_xlim(min(lengths) / 1.3, max(lengths) * 1.3)
-  panel.xaxis.set_major_locator(ticker.LogLocator(base=2))
+  # About one length: there need be no power of two near it.
+  is_one = max(lengths) < 1.5 * min(lengths)
+  panel.xaxis.set_major_locator(
+    ticker.FixedLocator([max(lengths)]) if is_one else ticker.LogLocator(base=2)
+  )
   panel.xaxis.set_minor_locator(ticker.NullLocator())
   if training_length:
-    panel.xaxis.set_major_formatter(lambda x, _: f'{x:g}×')
+    panel.xaxis.set_major_formatter(lambda x, _: f'{x:.3g}×')
     panel.set_xlabel(f'length / training length ({training_length:,} tokens)')
     panel.axvline(1, color='grey', linewidth=0.8, linestyle=':')
   else:

@@ -113,8 +113,12 @@ def written(value: float | None, measure: Measure, sign: str = '') -> str:
   scale = measure['value']
   if measure['higher_is_better'] or scale is None:
     return f'{value:{sign}.2f}'
-  decimals = 3 if scale < 10 else 1 if scale < 1000 else 0
-  return f'{value:{sign},.{decimals}f}'
+  if scale < 10_000:
+    decimals = 3 if scale < 10 else 1 if scale < 1000 else 0
+    return f'{value:{sign},.{decimals}f}'
+  if scale < 1_000_000:
+    return f'{value / 1000:{sign},.{1 if scale < 100_000 else 0}f}k'
+  return f'{value:{sign}.1e}'
 
 
 def with_interval(measure: Measure) -> str:
