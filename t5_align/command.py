@@ -332,13 +332,20 @@ def run(
   """
   arguments = sys.argv[1:] if argv is None else list(argv)
   try:
-    return body(arguments)
+    code = body(arguments)
+    sys.stdout.flush()
+    return code
   except KeyboardInterrupt as error:
     fault: BaseException = error
     message = 'interrupted; the same command ' + (
       'continues where it stopped.' if resumes else 'starts over.'
     )
     code = INTERRUPTED
+  except BrokenPipeError:
+    # Whoever reads, such as `head`, has seen enough; nothing more is printed,
+    # not by the interpreter either as it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
   except (UnreadableError, OSError, *unreadable) as error:
     fault, message, code = error, str(error), 3
   except (ValueError, NotImplementedError, FloatingPointError) as error:

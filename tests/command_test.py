@@ -1,5 +1,9 @@
 """Flags and gin files: one call at the end, one line for each fault."""
 
+import pathlib
+import subprocess
+import sys
+
 import gin
 import pytest
 
@@ -162,3 +166,17 @@ def test_our_own_faults_keep_their_traceback():
   with pytest.raises(KeyError):
     command.run(body, [], 'me')
   assert command.run(lambda argv: len(argv), ['a', 'b'], 'me') == 2
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+  listed = subprocess.Popen(
+    [sys.executable, '-m', 't5_align.cli', 'tasks', '--json'],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    cwd=pathlib.Path(__file__).parents[1],
+  )
+  assert listed.stdout and listed.stderr
+  listed.stdout.close()
+  with listed.stderr:
+    assert listed.stderr.read() == b''
+  assert listed.wait(timeout=60) == 0
