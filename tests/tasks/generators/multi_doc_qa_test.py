@@ -196,7 +196,10 @@ def test_the_right_passage_has_a_place_among_the_others(tmp_path, name):
     (row(PUBLISHED, question=7), 'wanted a string'),
     (row(PUBLISHED, answers=[]), 'none of them blank'),
     (row(PUBLISHED, answers=['x', ' ']), 'none of them blank'),
-    (row(PUBLISHED, answers=[4]), "'answers' is .*wanted a list, each a string"),
+    (
+      row(PUBLISHED, answers=[4]),
+      "'answers' is .*wanted a list, each a string",
+    ),
     (row('R0'), "'ctxs' is 'R0'; wanted a list"),
     (row([*PUBLISHED[:2], 'R2']), "'ctxs' is .*wanted a list, each an object"),
     (row([{'title': 'T'}] * 3), "text of a passage in field 'ctxs' is 'None'"),
