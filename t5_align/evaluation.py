@@ -6,9 +6,9 @@ traced, so a shape compiles once however many alignments there are:
     prompt -> batch -> generate(temperatures) -> text -> quantities -> row
 
 The device never waits: while it works, tasks are made ready, and answers are
-scored and written. A rerun takes up where the last one stopped, and refuses
-where it would mix two configurations. Several processes share the batches; each
-writes its part of the samples, which the first one puts together.
+scored, written and summed up. A rerun takes up where the last one stopped, and
+refuses where it would mix two configurations. Several processes share the
+batches; each writes its part of the samples, which the first one puts together.
 
 Synopsis:
 
@@ -19,7 +19,8 @@ Synopsis:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import collections
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import glob
@@ -35,6 +36,9 @@ from t5_align.aligning import Alignment
 from t5_align.preparation import Preparation
 from t5_align.prompts import Prepared, Prompt, Settings
 from t5_align.tasks.generators import task as task_lib
+
+# Batches and rows that are not yet written, at most.
+_MOST_BEHIND = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +104,7 @@ def evaluate(
   for alignment in alignments:
     alignment.temperatures.check(model.config)
   run.begin(alignments)
-  with progress.progress_display(console) as display:
+  with progress.progress_display(console) as display, run.behind:
     for prepared in tasks:
       _warn(prepared, console)
       run.add(prepared)
@@ -112,6 +116,7 @@ def evaluate(
         display.expect(step.num_tokens, step.num_samples)
       for step in steps:
         run.ask(step, display)
+    run.behind.wait()
   return run.header, run.rows
 
 
@@ -120,6 +125,37 @@ def _warn(prepared: Prepared, console: rich_console.Console | None) -> None:
   if console is not None:
     for warning in prepared.warnings():
       console.print(warning, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Behind(futures.ThreadPoolExecutor):
+  """One thread that works behind the device, in order, not too far."""
+
+  def __init__(self):
+    super().__init__(1)
+    self._pending: collections.deque[futures.Future] = collections.deque()
+
+  def do(self, work: Callable[..., None], *arguments: Any) -> None:
+    """Have something done after all before it; raise what went wrong there."""
+    while self._pending and (
+      self._pending[0].done() or len(self._pending) >= _MOST_BEHIND
+    ):
+      self._pending.popleft().result()
+    before = self._pending[-1] if self._pending else None
+    self._pending.append(self.submit(_do_after, before, work, *arguments))
+
+  def wait(self) -> None:
+    """Return when all is done; raise what went wrong."""
+    while self._pending:
+      self._pending.popleft().result()
+
+
+def _do_after(
+  before: futures.Future | None, work: Callable[..., None], *arguments: Any
+) -> None:
+  """Work, but not where what came before went wrong."""
+  if before is not None:
+    before.result()
+  work(*arguments)
 
 
 class _Run:
@@ -138,6 +174,7 @@ class _Run:
     self.preparation = preparation
     self.header: dict[str, Any] = {}
     self.rows: list[dict[str, Any]] = []
+    self.behind = _Behind()
 
   def begin(self, alignments: Sequence[Alignment]) -> None:
     """Start results.json, or go on with the one that is there."""
@@ -153,32 +190,29 @@ class _Run:
     )
     header['compiled_shapes'] = self.header['compiled_shapes']
     self.header = provenance.merge_headers(self.header, header)
-    self._write()
+    self.behind.do(self._write)
 
   def ask(self, step: _Step, display: progress.Display) -> None:
-    """Answer what is left of a step; score and write while the device works."""
-    # One thread, one batch behind: rows are written in order.
-    with futures.ThreadPoolExecutor(1) as scoring:
-      written: list[futures.Future] = []
-      for batch, missing in step.batches:
-        self.preparation.check()
-        answers = answering.ask(
-          self.model, step.prepared, batch, step.alignment.temperatures
-        )
-        for earlier in written[-1:]:
-          earlier.result()  # an error of writing ends the run
-        written.append(
-          scoring.submit(self._write_answers, step, answers, missing)
-        )
-        display.advance(_num_tokens(batch), len(batch), step.label)
-      for last in written[-1:]:
-        last.result()
+    """Answer what is left of a step; the rest is done behind the device."""
+    for batch, missing in step.batches:
+      self.preparation.check()
+      answers = answering.ask(
+        self.model, step.prepared, batch, step.alignment.temperatures
+      )
+      self.behind.do(self._write_answers, step, answers, missing)
+      display.advance(_num_tokens(batch), len(batch), step.label)
+    # Processes meet in the same order: in this thread.
+    self.behind.wait()
     processes.wait_for_all(f'answered {step.label}')
     _gather(step.path, step.prepared.prompts)
-    self.rows = _with_row(self.rows, _make_row(self.output_dir, step))
     # A finished run that is asked for again compiles nothing.
     compiled = self.model.inference.num_compiled
     self.header['compiled_shapes'] = compiled or self.header['compiled_shapes']
+    self.behind.do(self._sum_up, step)
+
+  def _sum_up(self, step: _Step) -> None:
+    """Make the row of a step, whose samples are in its file."""
+    self.rows = _with_row(self.rows, _make_row(self.output_dir, step))
     self._write()
 
   def _write_answers(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 import types
 
 import pytest
@@ -197,6 +198,45 @@ def test_batch_size_changes_nothing(tmp_path):
   run(fake_model(), tmp_path / 'a')
   run(fake_model(), tmp_path / 'b', batch_size=5)
   assert sample_files(tmp_path / 'a') == sample_files(tmp_path / 'b')
+
+
+def test_rows_are_made_while_the_next_task_is_asked(tmp_path, monkeypatch):
+  model, make_row = fake_model(), results.make_row
+  names = ('passkey_400', 'passkey_500')
+  went_on = []
+
+  def wait_for_the_next_task(task, *arguments):
+    if task.name == names[0]:
+      deadline = time.monotonic() + 10
+      while model.inference.num_calls < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
+      went_on.append(model.inference.num_calls >= 4)
+    return make_row(task, *arguments)
+
+  monkeypatch.setattr(results, 'make_row', wait_for_the_next_task)
+  _, rows = run(model, tmp_path, names, alignments=('none',))
+  assert went_on == [True]
+  assert [row['task'] for row in rows] == list(names)
+
+
+def test_nothing_is_written_after_an_error_of_writing(tmp_path, monkeypatch):
+  num_rows, to_json = 0, results.to_json
+
+  def fill_the_disk(value, indent=None):
+    nonlocal num_rows
+    num_rows += isinstance(value, dict) and 'prediction' in value
+    if num_rows == 6:
+      raise OSError('disk full')
+    return to_json(value, indent)
+
+  monkeypatch.setattr(results, 'to_json', fill_the_disk)
+  with pytest.raises(OSError, match='disk full'):
+    run(fake_model(), tmp_path, limit=40)
+  (rows,) = sample_files(tmp_path).values()
+  assert len(rows) == 4
+  monkeypatch.undo()
+  run(fake_model(), tmp_path, limit=40)
+  assert {len(r) for r in sample_files(tmp_path).values()} == {40}
 
 
 def test_failed_samples_are_wrong_and_counted(tmp_path):
