@@ -19,10 +19,11 @@ Synopsis:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import json
 from typing import Any
 
-from t5_align import results
 from t5_align.tasks.generators import task as task_lib
 
 TRUNCATIONS = ('error', 'left', 'right', 'middle')
@@ -103,10 +104,10 @@ class Prompt:
   readable_answers: tuple[str, ...]
   lost_characters: str
 
-  @property
+  @functools.cached_property
   def hash(self) -> str:
     """What the model is asked, as 16 hexadecimal digits of a SHA-256."""
-    content = results.to_json([self.tokens, self.target_tokens])
+    content = json.dumps([self.tokens, self.target_tokens])
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
