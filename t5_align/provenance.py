@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import pathlib
@@ -163,6 +164,7 @@ def brief(value: Any) -> str:
   return text if len(text) <= 40 else f'{text[:37]}...'
 
 
+@functools.cache
 def _git_commit() -> str | None:
   """Return the commit of the running sources, None outside their git."""
   folder = pathlib.Path(__file__).resolve().parent
