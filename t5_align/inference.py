@@ -242,14 +242,12 @@ class Inference:
     results: list[Generated | None] = [None] * len(inputs)
     for rows in self._batches([len(i) for i in inputs]):
       padded_rows = rows + [rows[0]] * (self.batch_size - len(rows))
-      keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-        jax.random.key(seed), jnp.asarray(padded_rows)
-      )
       decoded = jax.device_get(
         self._run(
           self._generate,
           self._pad([inputs[i] for i in rows]),
-          keys,
+          jax.random.key(seed),
+          np.asarray(padded_rows),
           temperatures,
           max_new_tokens=max_new_tokens,
           num_beams=num_beams,
@@ -365,7 +363,8 @@ def _generate(
   network,
   params,
   inputs,
-  keys,
+  key,
+  numbers,
   temperatures,
   *,
   max_new_tokens,
@@ -373,6 +372,7 @@ def _generate(
   length_penalty,
   sampling,
 ):
+  """Decode each of `inputs`, whose draws depend on `key` and its number."""
   start = _start_encoder_decoder
   if isinstance(network, DecoderOnlyTransformer):
     start = _start_decoder_only
@@ -380,6 +380,7 @@ def _generate(
     network, params, inputs, temperatures, max_new_tokens, num_beams
   )
   if num_beams == 1:
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
     return decoding.sample(
       step,
       cache,
