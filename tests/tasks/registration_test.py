@@ -1,14 +1,19 @@
 """The tasks under seqio: ids, registry, and its own Evaluator."""
 
+import json
 import re
 
 import numpy as np
 import pytest
 
-from t5_align import tasks
+from t5_align import evaluation, tasks
 from t5_align import vocabulary as vocabulary_lib
+from t5_align.aligning import Alignment
+from t5_align.prompts import Settings
 from t5_align.tasks import generators, measures
 from t5_align.tasks.generators import filler
+from t5_align.temperature import Temperatures
+from tests.fake_model import Generated, fake_model
 
 seqio = pytest.importorskip('seqio')
 tf = pytest.importorskip('tensorflow')
@@ -166,6 +171,94 @@ def test_seqios_own_evaluator_scores_as_ours(vocabulary):
   assert results['passkey_match'] == pytest.approx(expected)
   assert results['passkey_match_ci95_low'] < expected
   assert results['passkey_match_stderr'] > 0
+
+
+def write_code(folder):
+  lines = [f'  if (a{i} < b) {{ return x{i}; }}' for i in range(12)]
+  rows = [
+    {'input': '', 'context': f'f(a{i});', 'answers': [line], '_id': f'{i}'}
+    for i, line in enumerate(lines)
+  ]
+  path = folder / 'lcc.jsonl'
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return path
+
+
+def write_questions(folder):
+  rows = [
+    {
+      'question': f'who is number {i}',
+      'answers': ['nobody', f'the {i}.'],
+      'ctxs': [{'title': 'A', 'text': f'It is {i}.', 'isgold': True}],
+      'nq_annotated_gold': None,
+    }
+    for i in range(12)
+  ]
+  path = folder / 'nq-open-oracle.jsonl'
+  path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+  return path
+
+
+@pytest.mark.parametrize(
+  ('name', 'write'),
+  [
+    ('lcc', write_code),
+    ('multi_doc_qa_oracle', write_questions),
+    ('topic_retrieval_2', None),
+    ('kv_retrieval_3_gold_1', None),
+  ],
+)
+def test_both_evaluators_find_the_same(vocabulary, tmp_path, name, write):
+  data = write and str(write(tmp_path))
+  definition = generators.get_task(name)
+  answers = {
+    tuple(vocabulary.encode(sample.prompt)): vocabulary.encode(
+      sample.target if i % 3 else f'{sample.target[:4]}\nor 7'
+    )
+    for i, sample in enumerate(
+      definition.samples(vocabulary.encode, limit=12, data=data)
+    )
+  }
+
+  def generate(inputs, **_):
+    return [Generated(answers[tuple(ids[:-1])], -1.0, True) for ids in inputs]
+
+  def predict(dataset, model_feature_shapes=None):
+    del model_feature_shapes
+    predicted = []
+    for i, example in dataset.as_numpy_iterator():
+      ids = example['encoder_input_tokens']
+      answer = [*answers[tuple(ids[ids > 1].tolist())], 1]
+      predicted.append((int(i), np.pad(answer, (0, 400 - len(answer)))))
+    return predicted
+
+  model = fake_model()
+  model.vocabulary, model.inference.generate = vocabulary, generate
+  _, (row,) = evaluation.evaluate(
+    model,
+    [definition],
+    [Alignment('none', Temperatures())],
+    tmp_path / 'out',
+    Settings(limit=12, data=data),
+  )
+  tasks.register(vocabulary, [name], num_samples=12, data=data)
+  evaluator = seqio.Evaluator(
+    name,
+    feature_converter=seqio.EncDecFeatureConverter(pack=False),
+    eval_split='test',
+    sequence_length={'inputs': 3000, 'targets': 400},
+  )
+  metrics, _ = evaluator.evaluate(
+    compute_metrics=True, step=0, predict_fn=predict, score_fn=None
+  )
+  theirs = metrics.result()[name]
+  assert 0 < row['value'] < 1
+  for measure in (row, *row['other_measures']):
+    assert theirs[measure['metric']] == pytest.approx(measure['value'])
+    assert (
+      theirs[f'{measure["metric"]}_ci95_low'],
+      theirs[f'{measure["metric"]}_ci95_high'],
+    ) == pytest.approx(measure['ci95'])
 
 
 def test_seqios_own_evaluator_scores_texts_as_ours(tmp_path):
