@@ -104,8 +104,13 @@ def evaluate(
   for alignment in alignments:
     alignment.temperatures.check(model.config)
   run.begin(alignments)
+  announced = 0
   with progress.progress_display(console) as display, run.behind:
     for prepared in tasks:
+      for known in tasks.ready[announced:]:
+        announced += 1
+        for _ in alignments:
+          display.expect(_num_tokens(known.prompts), len(known.prompts))
       _warn(prepared, console)
       run.add(prepared)
       steps = [
@@ -113,7 +118,11 @@ def evaluate(
         for alignment in alignments
       ]
       for step in steps:
-        display.expect(step.num_tokens, step.num_samples)
+        # Some of what was announced may be done already, or others do it.
+        display.expect(
+          step.num_tokens - _num_tokens(prepared.prompts),
+          step.num_samples - len(prepared.prompts),
+        )
       for step in steps:
         run.ask(step, display)
     run.behind.wait()

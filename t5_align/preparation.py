@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent import futures
+import itertools
 import threading
 from typing import Any
 
@@ -54,6 +55,12 @@ class Preparation:
   def __iter__(self) -> Iterator[prompts.Prepared]:
     """Yield the tasks in order, each as soon as it is ready."""
     return (future.result() for future in self._futures)
+
+  @property
+  def ready(self) -> list[prompts.Prepared]:
+    """The first tasks, as far as they are ready."""
+    done = itertools.takewhile(futures.Future.done, self._futures)
+    return [future.result() for future in done]
 
   def check(self) -> None:
     """Raise what was found wrong with any task so far."""
