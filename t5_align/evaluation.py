@@ -26,6 +26,7 @@ import dataclasses
 import glob
 import os
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -39,6 +40,8 @@ from t5_align.tasks.generators import task as task_lib
 
 # Batches and rows that are not yet written, at most.
 _MOST_BEHIND = 4
+# What a loss of power may cost; a crash of this process costs nothing written.
+_SECONDS_AT_RISK = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +187,7 @@ class _Run:
     self.header: dict[str, Any] = {}
     self.rows: list[dict[str, Any]] = []
     self.behind = _Behind()
+    self._last_sync = time.monotonic()
 
   def begin(self, alignments: Sequence[Alignment]) -> None:
     """Start results.json, or go on with the one that is there."""
@@ -229,7 +233,12 @@ class _Run:
   ) -> None:
     """Score a batch, and write the samples that are missing."""
     rows = answering.judge(self.model, step.prepared.task, answers)
-    _append(_part(step.path), [row for row in rows if row['id'] in missing])
+    # A disk may take as long for it as a small model for a batch.
+    is_due = time.monotonic() - self._last_sync > _SECONDS_AT_RISK
+    kept = [row for row in rows if row['id'] in missing]
+    _append(_part(step.path), kept, sync=is_due)
+    if is_due:
+      self._last_sync = time.monotonic()
 
   def _make_header(self, tasks, lost_characters, temperatures):
     settings = dataclasses.asdict(self.settings)
@@ -334,12 +343,15 @@ def _num_tokens(batch: Sequence[Prompt]) -> int:
   return sum(len(prompt.tokens) for prompt in batch)
 
 
-def _append(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-  """Add rows to a file; they survive whatever comes next."""
+def _append(
+  path: pathlib.Path, rows: Sequence[Mapping[str, Any]], sync: bool
+) -> None:
+  """Add rows to a file; with `sync` they survive whatever comes next."""
   with open(path, 'a', encoding='utf-8', newline='\n') as file:
     file.write(''.join(results.to_json(row) + '\n' for row in rows))
-    file.flush()
-    os.fsync(file.fileno())
+    if sync:
+      file.flush()
+      os.fsync(file.fileno())
 
 
 def _make_row(output_dir: pathlib.Path, step: _Step) -> dict[str, Any]:
