@@ -17,7 +17,7 @@ Synopsis:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import itertools
 import math
 import os
@@ -61,12 +61,19 @@ def write_plot(
     [*handles.values()],
     [*handles],
     loc='outside lower center',
-    ncols=4,
+    ncols=_legend_columns(figure.get_figwidth(), handles),
     frameon=False,
   )
   for text in legend.get_texts():
     text.set_parse_math(False)
   figure.savefig(path, dpi=150)
+
+
+def _legend_columns(width_inches: float, names: Iterable[str]) -> int:
+  """Return how many names stand side by side in a figure."""
+  longest = max(map(len, names), default=0)
+  # A line with its marker, and letters of 10 points.
+  return max(1, int(width_inches / (0.7 + 0.09 * longest)))
 
 
 def alignment_styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Tables, plot and page, from result files alone."""
 
+from matplotlib import image
 import pytest
 from rich import console as rich_console
 
@@ -115,6 +116,17 @@ def test_plot_of_one_row(tmp_path, training_length, task):
   path = tmp_path / 'one.png'
   report.write_plot(header, rows, path)
   assert path.read_bytes().startswith(PNG)
+
+
+def test_legend_is_whole(tmp_path):
+  names = ('none', 'maximum_probability', 'temperature=0.8', 'entropy', 'log_n')
+  for tasks in (TEXTS[:1], PASSKEYS + TEXTS):
+    header, rows = make_results(tmp_path, tasks, names)
+    path = tmp_path / 'many.png'
+    report.write_plot(header, rows, path)
+    pixels = image.imread(path)[..., :3]
+    assert pixels.min() < 0.5
+    assert (pixels[:, [0, -1]] == 1).all()  # nothing runs over the edges
 
 
 def test_results_without_rows_are_an_error(tmp_path):
