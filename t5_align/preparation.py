@@ -18,9 +18,17 @@ from concurrent import futures
 import itertools
 import threading
 from typing import Any
+import weakref
 
 from t5_align import prompts
 from t5_align.tasks.generators import task as task_lib
+
+# How long the end of a program waits for a file that is being read.
+_MOST_SECONDS = 5.0
+
+
+class StoppedError(Exception):
+  """Nobody wants the tasks any more."""
 
 
 class Preparation:
@@ -44,10 +52,17 @@ class Preparation:
     self._futures: list[futures.Future[prompts.Prepared]] = [
       futures.Future() for _ in self._tasks
     ]
+    is_stopped = threading.Event()
     # A daemon: an interrupted run doesn't wait until a file has been read.
-    threading.Thread(
-      target=self._prepare, args=(model, settings), daemon=True
-    ).start()
+    thread = threading.Thread(
+      target=_prepare,
+      args=(self._tasks, self._futures, is_stopped, model, settings),
+      daemon=True,
+    )
+    thread.start()
+    # Also called as the interpreter ends, where a thread that is in native code
+    # would abort the process.
+    self.stop = weakref.finalize(self, _stop, is_stopped, thread)
 
   def __len__(self) -> int:
     return len(self._tasks)
@@ -68,9 +83,31 @@ class Preparation:
       if future.done():
         future.result()
 
-  def _prepare(self, model: Any, settings: prompts.Settings) -> None:
-    for task, future in zip(self._tasks, self._futures, strict=True):
-      try:
-        future.set_result(prompts.prepare(task, model, settings))
-      except BaseException as error:
-        future.set_exception(error)
+
+def _prepare(
+  tasks: Sequence[task_lib.TaskDefinition],
+  results: Sequence[futures.Future[prompts.Prepared]],
+  is_stopped: threading.Event,
+  model: Any,
+  settings: prompts.Settings,
+) -> None:
+  """Make tasks ready, in order; knows nothing of who wants them."""
+
+  def refuse_if_stopped() -> None:
+    if is_stopped.is_set():
+      raise StoppedError
+
+  for task, future in zip(tasks, results, strict=True):
+    try:
+      refuse_if_stopped()
+      future.set_result(
+        prompts.prepare(task, model, settings, refuse_if_stopped)
+      )
+    except BaseException as error:
+      future.set_exception(error)
+
+
+def _stop(is_stopped: threading.Event, thread: threading.Thread) -> None:
+  """Make nothing more ready, and wait for what is being made."""
+  is_stopped.set()
+  thread.join(_MOST_SECONDS)

@@ -18,6 +18,7 @@ Synopsis:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 import functools
 import hashlib
@@ -167,7 +168,10 @@ class Prepared:
 
 
 def prepare(
-  task: task_lib.TaskDefinition, model: Any, settings: Settings
+  task: task_lib.TaskDefinition,
+  model: Any,
+  settings: Settings,
+  check: Callable[[], None] = lambda: None,
 ) -> Prepared:
   """Return a task's samples in the model's tokens, each within the limit.
 
@@ -175,12 +179,22 @@ def prepare(
     task: the task.
     model: what load_model returns.
     settings: which samples, and how long they may be.
+    check: is called again and again, and may raise to end it.
 
   Raises:
     PromptTooLongError: naming the sample, its tokens and the limit.
     DataError: published samples that cannot be read, or none.
   """
-  samples, source = _samples(task, model.vocabulary.encode, settings)
+
+  def encode(text: str) -> list[int]:
+    check()
+    return model.vocabulary.encode(text)
+
+  samples, source = _samples(task, encode, settings)
+  ready = []
+  for sample in samples:
+    check()
+    ready.append(_prompt(sample, task, model, settings))
   fingerprint = {
     'version': task.version,
     'samples': source,
@@ -189,7 +203,7 @@ def prepare(
   probe = 'a\n  b'
   return Prepared(
     task,
-    [_prompt(sample, task, model, settings) for sample in samples],
+    ready,
     fingerprint,
     model.vocabulary.decode(model.vocabulary.encode(probe)) == probe,
   )
