@@ -24,7 +24,13 @@ import numpy as np
 from scipy import stats
 
 import t5_align
-from t5_align import aligning, calibration_text, evaluation, provenance
+from t5_align import (
+  aligning,
+  calibration_text,
+  evaluation,
+  preparation,
+  provenance,
+)
 from t5_align.alignment.calibrate import octaves
 from t5_align.alignment.calibration import CalibrationOptions
 from t5_align.prompts import Settings
@@ -104,7 +110,7 @@ def scores(model, prepared, alignments, settings):
   """Return the rows of one task; the first alignment is 'none'."""
   with tempfile.TemporaryDirectory() as folder:
     _, rows = evaluation.evaluate(
-      model, [prepared], alignments, folder, settings
+      model, [prepared.task], alignments, folder, settings
     )
   by_name = {row['alignment']: row for row in rows}
   nats = functools.partial(log_likelihoods, model, prepared)
@@ -193,11 +199,11 @@ def main():
     for family in options.families.split(',')
     for size in sizes
   ]
-  prepared = evaluation.prepare(tasks, model, settings)
+  asked = preparation.Preparation(tasks, model, settings)
   lengths = octaves(model.training_length, max(sizes))
   with tempfile.TemporaryDirectory() as folder:  # nothing is kept between runs
     context = aligning.Context(
-      prepared,
+      asked,
       settings,
       CalibrationOptions(),
       pathlib.Path(folder),
@@ -219,7 +225,7 @@ def main():
     'temperatures': {a.name: a.temperatures.to_json() for a in alignments},
     'rows': [],
   }
-  for group in prepared:
+  for group in asked:
     document['rows'] += scores(model, group, alignments, settings)
     # Of use even if a later task takes too long.
     pathlib.Path(options.output).write_text(
