@@ -24,7 +24,6 @@ Synopsis:
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
-import re
 from typing import Any
 
 from t5_align.tasks import intervals, metrics
@@ -184,8 +183,8 @@ def text_quantities(
     'bits': nats / math.log(2),
     'tokens': len(tokens),
     'bytes': len(text.encode()),
-    # As lm-evaluation-harness counts them.
-    'words': len(re.split(r'\s+', text.strip())),
+    # White space around a text that was cut out of another makes no words.
+    'words': metrics.count_words(text.strip()),
     'unknown_tokens': sum(token == unknown_id for token in tokens),
   }
 
