@@ -326,9 +326,10 @@ def _gather(path: pathlib.Path, prompts: Sequence[Prompt]) -> None:
     places = {
       prompt.sample.id: i for i, prompt in enumerate(_in_order(prompts))
     }
-    # Samples beyond a lower limit than before stay, at the end.
+    # Samples beyond a lower limit than before stay, at the end, where a report
+    # passes over them.
     ordered = sorted(lines, key=lambda name: places.get(name, len(places)))
-    if parts:
+    if ordered != list(lines) or parts:
       results.write_atomically(path, ''.join(lines[name] for name in ordered))
     for part in parts:
       part.unlink()

@@ -130,6 +130,20 @@ def read_samples(path: pathlib.Path) -> list[dict[str, Any]]:
   return samples
 
 
+def read_row_samples(
+  output_dir: pathlib.Path, row: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+  """Return the samples that a row sums up; none if their file is gone.
+
+  Behind them its file may have more, of an earlier run with a higher limit.
+
+  Raises:
+    ResultsError: as `read_samples`.
+  """
+  path = samples_path(output_dir, row['task'], row['alignment'])
+  return read_samples(path)[: row['n']] if path.exists() else []
+
+
 def make_row(
   task: Any,
   alignment: str,

@@ -121,6 +121,20 @@ def test_a_second_run_adds_to_the_first(tmp_path):
   assert set(header['temperatures']) == {'none', 'temperature=0.5'}
 
 
+def test_a_lower_limit_than_before_leaves_samples_behind_those_of_the_row(
+  tmp_path,
+):
+  run(fake_model(), tmp_path / 'few', limit=4)
+  run(fake_model(), tmp_path / 'many', limit=20)
+  _, rows = run(fake_model(), tmp_path / 'many', limit=4)
+  few, many = sample_files(tmp_path / 'few'), sample_files(tmp_path / 'many')
+  for row in rows:
+    name = f'{row["task"]}.{row["alignment"]}.jsonl'
+    assert len(many[name]) == 20 and many[name][:4] == few[name]
+    found = results.read_row_samples(tmp_path / 'many', row)
+    assert [sample['id'] for sample in found] == [s['id'] for s in few[name]]
+
+
 def test_what_is_asked_for_twice_is_answered_once(tmp_path):
   model = fake_model()
   names = ('passkey_400', 'passkey_400')

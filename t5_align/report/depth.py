@@ -93,8 +93,7 @@ def _depth_map(
   counts = np.zeros((len(sizes), BINS), int)
   depths = set()
   for row in own:
-    path = results.samples_path(output_dir, row['task'], alignment)
-    for depth, score in _scored_depths(path):
+    for depth, score in _scored_depths(output_dir, row):
       depths.add(depth)
       cell = sizes.index(row['size']), min(int(depth * BINS), BINS - 1)
       sums[cell] += score
@@ -105,9 +104,11 @@ def _depth_map(
   return DepthMap(name, unit, alignment, tuple(sizes), scores, counts)
 
 
-def _scored_depths(path: pathlib.Path) -> Iterator[tuple[float, float]]:
-  """Yield depth and score of the samples that have both."""
-  for sample in results.read_samples(path) if path.exists() else ():
+def _scored_depths(
+  output_dir: pathlib.Path, row: Row
+) -> Iterator[tuple[float, float]]:
+  """Yield depth and score of a row's samples that have both."""
+  for sample in results.read_row_samples(output_dir, row):
     depth, score = sample.get('depth'), sample.get('score')
     if depth is not None and score is not None:
       yield depth, score

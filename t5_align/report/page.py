@@ -154,12 +154,9 @@ def _depth(
 
 
 def _wrong_answers(output_dir: pathlib.Path, row: Row) -> list[tuple[str, ...]]:
-  path = results.samples_path(output_dir, row['task'], row['alignment'])
-  if not path.exists():
-    return []
   wrong = [
     sample
-    for sample in results.read_samples(path)
+    for sample in results.read_row_samples(output_dir, row)
     # A likelihood is neither right nor wrong.
     if sample['prediction'] is not None and sample['score'] < 1
   ]
