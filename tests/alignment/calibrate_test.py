@@ -369,7 +369,8 @@ def test_prompts_no_longer_than_in_training_are_left_alone(method):
   )
   for solution in short:
     assert solution.temperature == 1 and solution.ci95 is None
-    assert solution.after == solution.before
+    # Measured twice, by programs that add in other orders.
+    assert solution.after == pytest.approx(solution.before, rel=1e-6)
   (warning,) = [w for w in calibration.warnings if 'see more keys' in w]
   assert 'encoder layer 1 at 17 tokens.' in warning
 
