@@ -172,11 +172,18 @@ def make_row(
     'alignment': alignment,
     **main,
     'n': len(samples),
+    'n_clusters': _num_clusters(samples),
     'n_failed': sum(not sample['finite'] for sample in samples),
     'n_truncated': sum(sample['truncated_tokens'] > 0 for sample in samples),
     'n_lossy': sum(bool(sample['lost_characters']) for sample in samples),
     'other_measures': others,
   }
+
+
+def _num_clusters(samples: Sequence[Mapping[str, Any]]) -> int | None:
+  """Return of how many documents the samples are; None for independent ones."""
+  clusters = {sample.get('cluster') for sample in samples}
+  return None if clusters == {None} else len(clusters)
 
 
 def _measure(

@@ -55,7 +55,8 @@ def test_rows_header_and_samples(tmp_path):
   assert set(none) == {
     'task', 'family', 'numbers', 'size', 'unit', 'length', 'alignment',
     'metric', 'higher_is_better', 'value', 'stderr', 'ci95', 'ci_method', 'n',
-    'n_failed', 'n_truncated', 'n_lossy', 'difference', 'other_measures',
+    'n_clusters', 'n_failed', 'n_truncated', 'n_lossy', 'difference',
+    'other_measures',
   }  # fmt: skip
   assert none['value'] < 1 and sharp['value'] == 1
   assert sharp['difference']['value'] == pytest.approx(1 - none['value'])

@@ -151,8 +151,13 @@ def verdict(measure: Measure) -> str:
 
 
 def remarks(row: Row) -> list[str]:
-  """Return what befell samples: ['2 failed', '20 cut']."""
-  counted = {'n_failed': 'failed', 'n_truncated': 'cut', 'n_lossy': 'lossy'}
+  """Return what is to know of samples: ['9 documents', '2 failed']."""
+  counted = {
+    'n_clusters': 'documents',
+    'n_failed': 'failed',
+    'n_truncated': 'cut',
+    'n_lossy': 'lossy',
+  }
   return [f'{row[key]} {name}' for key, name in counted.items() if row.get(key)]
 
 

@@ -6,7 +6,7 @@ Only the length of what stands before differs between sizes:
     L          the words before, as many as fit in L tokens, EOS counted
     target     whole words of at most 128 tokens
 
-A document has up to eight targets, evenly spread, and the same ones at every
+A document has up to four targets, evenly spread, and the same ones at every
 size up to 16,384: each has that much text before it, even where less is read.
 Larger sizes need as much as they ask for, and have targets of their own.
 Documents that are too short are left out, and so is a place beside a word of
@@ -31,7 +31,8 @@ from t5_align.tasks.data.documents import Document
 from t5_align.tasks.generators import task
 
 TARGET_TOKENS = 128
-TARGETS_PER_DOCUMENT = 8
+# Few, so that small samples are of many documents: those decide the interval.
+TARGETS_PER_DOCUMENT = 4
 # What stands before every target, also where less of it is read.
 COMMON_CONTEXT_TOKENS = 16_384
 # A prompt of 128 tokens has room for at least one word.

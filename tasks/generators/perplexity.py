@@ -1,6 +1,6 @@
 """Perplexity: how well a text's next words are predicted from more and more.
 
-Of each document up to eight targets are scored, the same ones at every size:
+Of each document up to four targets are scored, the same ones at every size:
 see `continuations`. An encoder reads the text before a target and the decoder
 the target, as with a prefix language model (Raffel et al., arXiv 1910.10683).
 

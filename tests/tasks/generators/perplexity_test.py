@@ -75,7 +75,7 @@ def test_only_the_prompt_grows():
     for short, long in zip(prompts, prompts[1:]):
       assert long.endswith(short) and len(long) > len(short)
     assert samples[0].prompt + samples[0].target in document.text
-  assert {len(samples) for samples in by_size} == {8}
+  assert {len(samples) for samples in by_size} == {4}
 
 
 @hypothesis.settings(max_examples=40, deadline=None)
@@ -116,16 +116,16 @@ def test_targets_are_spread_over_the_document():
     int(s.id.rsplit('-', 1)[1]) for s in read([Document('d', text)], 64)
   ]
   gaps = [b - a for a, b in zip(starts, starts[1:])]
-  assert len(starts) == 8
+  assert len(starts) == 4
   assert max(gaps) < 1.1 * min(gaps)
-  assert starts[-1] > 0.85 * len(text)
+  assert starts[-1] > 0.7 * len(text)  # three quarters of the way
 
 
 def test_a_document_is_a_cluster_and_ids_differ():
   documents = [Document(f'a:{i}', make_text(2000, i)) for i in range(3)]
   samples = read(documents, 64)
-  assert [s.cluster for s in samples] == [f'a:{i // 8}' for i in range(24)]
-  assert len({s.id for s in samples}) == 24
+  assert [s.cluster for s in samples] == [f'a:{i // 4}' for i in range(12)]
+  assert len({s.id for s in samples}) == 12
   assert samples[0].id.startswith('perplexity_files_64-a:0-')
 
 
@@ -135,7 +135,7 @@ def test_documents_are_read_no_further_than_needed():
     raise AssertionError('read on')
 
   samples = continuations.read_samples(documents(), ask(64))
-  assert [next(samples).cluster for _ in range(8)] == ['a'] * 8
+  assert [next(samples).cluster for _ in range(4)] == ['a'] * 4
 
 
 def test_short_documents_are_left_out():
@@ -216,16 +216,16 @@ def test_subset_in_parquet_and_without_a_name(tmp_path):
   samples = read_data(tmp_path / 'a.parquet', family='perplexity_arxiv')
   assert {s.cluster for s in samples} == {'a.parquet:2'}
   path = write_rows(tmp_path / 'plain.jsonl', {'text': rows[0]['text']})
-  assert len(read_data(path, family='perplexity_arxiv')) == 8
+  assert len(read_data(path, family='perplexity_arxiv')) == 4
 
 
 def test_pile_in_a_folder_as_published(tmp_path, monkeypatch):
   row = {'text': make_text(2000), 'meta': {'pile_set_name': 'ArXiv'}}
   write_rows(tmp_path / 'val.jsonl', {'text': 'never read', 'meta': 5})
   write_rows(tmp_path / 'test.jsonl.zst', row)
-  assert len(read_data(tmp_path, family='perplexity_arxiv')) == 8
+  assert len(read_data(tmp_path, family='perplexity_arxiv')) == 4
   monkeypatch.setenv('T5_ALIGN_DATA', str(tmp_path))
-  assert len(read_data(None, family='perplexity_arxiv')) == 8
+  assert len(read_data(None, family='perplexity_arxiv')) == 4
   monkeypatch.setenv('T5_ALIGN_DATA', str(tmp_path / 'none'))
   with pytest.raises(
     sources.DataMissingError, match=r'No test\.jsonl of The Pile in .*hf downl'
@@ -275,7 +275,7 @@ def test_splits_of_the_library_are_apart():
 def test_books_from_files(tmp_path):
   path = write_rows(tmp_path / 'test.jsonl', {'text': make_text(2000)})
   for data in (path, tmp_path):
-    assert len(read_data(data, family='perplexity_pg19')) == 8
+    assert len(read_data(data, family='perplexity_pg19')) == 4
 
 
 def test_books_are_missing(tmp_path, monkeypatch):
@@ -321,4 +321,4 @@ def test_a_stream_without_end_has_a_default_limit(monkeypatch):
   monkeypatch.setattr(perplexity, '_named_within', lambda files: documents)
 
   samples = list(generators.get_task('perplexity_files_128').samples(encode))
-  assert len(samples) == 200 and len({s.cluster for s in samples}) == 25
+  assert len(samples) == 200 and len({s.cluster for s in samples}) == 50
