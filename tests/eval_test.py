@@ -27,6 +27,7 @@ def read(output_dir):
   return contents['header'], contents['rows']
 
 
+@pytest.mark.slow
 def test_short_flags(model_folder, capfd):
   code = run(
     '--model', model_folder, '--task', 'passkey_160,line_retrieval_3',
@@ -250,6 +251,7 @@ def test_another_configuration_is_refused(model_folder, capfd):
   assert 'another settings.seed' in one_line(capfd)
 
 
+@pytest.mark.slow
 def test_alignments_that_measure_the_model(model_folder, monkeypatch, capfd):
   """Found on the way, compared with none, and found once."""
   names = ('none', 'entropy', 'entropy_closed_form', 'yarn', 'ssmax', 'oracle')

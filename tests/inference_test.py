@@ -67,6 +67,7 @@ def plain_logits(kind, prompt, output):
   return apply(row([0, *tokens[:-1]]), row(tokens))[0, len(prompt) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_greedy_is_the_argmax_of_the_plain_network(kind):
   inputs = prompts(4)
@@ -82,6 +83,7 @@ def test_greedy_is_the_argmax_of_the_plain_network(kind):
     assert output.finite
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('logits_bytes', [1, 1 << 20])
 @pytest.mark.parametrize('kind', KINDS)
 def test_score_is_the_sum_of_the_targets_log_probabilities(
@@ -117,6 +119,7 @@ def test_memory_of_scoring_does_not_grow_by_the_logits(kind, monkeypatch):
   assert compiled.memory_analysis().temp_size_in_bytes < 32 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize(
   'options',

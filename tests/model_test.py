@@ -251,6 +251,7 @@ def test_rows_of_a_decoder_only_model_are_told_apart_by_keys(decoder_only):
   assert keys == 32.5
 
 
+@pytest.mark.slow
 def test_decoder_only_model_is_aligned_by_length(decoder_only):
   model = decoder_only
   aligned = model.align(64, TEXTS, num_sequences=2)

@@ -195,6 +195,7 @@ def test_bfloat16_computes_in_it_and_gives_float32_logits():
   assert float(jnp.linalg.norm(logits - exact) / jnp.linalg.norm(exact)) < 0.05
 
 
+@pytest.mark.slow
 def test_padding_and_batch_do_not_change_a_result():
   network, params = initialized('umt5')
   inputs = random_tokens(0, (3, 40), [40, 11, 25])
