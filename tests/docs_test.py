@@ -17,16 +17,23 @@ from t5_align.tasks_command import describe
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-def test_table_of_strategies_is_that_of_its_file():
-  path = ROOT / 'benchmarks' / 'strategies.py'
-  spec = importlib.util.spec_from_file_location('strategies', path)
-  strategies = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(strategies)
-  file = ROOT / 'benchmarks' / 'results' / 'strategies_bundled.json'
-  table = strategies.markdown(json.loads(file.read_text('utf-8')))
-  document = (ROOT / 'docs' / 'alignment.md').read_text('utf-8')
+@pytest.mark.parametrize(
+  'script, results_file, document',
+  [
+    ('strategies', 'strategies_bundled', 'alignment'),
+    ('evaluation', 'evaluation', 'speed'),
+  ],
+)
+def test_table_is_that_of_its_file(script, results_file, document):
+  path = ROOT / 'benchmarks' / f'{script}.py'
+  spec = importlib.util.spec_from_file_location(script, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  file = ROOT / 'benchmarks' / 'results' / f'{results_file}.json'
+  table = module.markdown(json.loads(file.read_text('utf-8')))
+  text = (ROOT / 'docs' / f'{document}.md').read_text('utf-8')
   (shown,) = re.findall(
-    '<!-- strategies -->\n(.*)\n<!-- /strategies -->', document, re.DOTALL
+    f'<!-- {script} -->\n(.*)\n<!-- /{script} -->', text, re.DOTALL
   )
   assert shown == table
 
