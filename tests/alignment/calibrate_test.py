@@ -104,9 +104,7 @@ def test_random_models_of_three_sizes(size, times, strategy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  'granularity, spread', [('model', 1.0), ('head', 3.0)]
-)
+@pytest.mark.parametrize('granularity, spread', [('model', 1.0), ('head', 3.0)])
 def test_deep_models(granularity, spread):
   """One temperature for 12 layers moves what all of them read."""
   model = random_model(12, 2, spread=spread)
