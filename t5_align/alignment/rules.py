@@ -7,8 +7,7 @@ new rule known to Python, the commands and gin.
 
 Synopsis:
 
-    rule = get_rule('yarn')
-    rule.temperatures(Setting(config, 512, ('encoder',)))
+    RULES['yarn'].temperatures(Setting(config, 512, ('encoder',)))
     RULES['entropy'].source
 """
 
@@ -20,7 +19,6 @@ import math
 from typing import Any
 
 from t5_align.laws import LAWS
-from t5_align.nearest import nearest
 from t5_align.temperature import Law, Temperatures
 
 _PAPER = 'Chi, Fan and Rudnicky 2024, arXiv 2311.00684'
@@ -141,10 +139,3 @@ RULES: dict[str, Rule] = {
     _oracle, 'best answers on development data, by search', 'a bound'
   ),
 }
-
-
-def get_rule(name: str) -> Rule:
-  """Return a rule; a ValueError that names the nearest for an unknown one."""
-  if name not in RULES:
-    raise ValueError(f'Unknown alignment {name!r}; {nearest(name, RULES)}')
-  return RULES[name]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from t5_align import temperature
-from t5_align.alignment.rules import RULES, Setting, SettingError, get_rule
+from t5_align.alignment.rules import RULES, Setting, SettingError
 from t5_align.config import T5Config
 from t5_align.temperature import Law, Temperatures
 
@@ -42,7 +42,7 @@ def test_no_rule_is_left_out_here():
 
 @pytest.mark.parametrize('name', GOLDEN)
 def test_baselines(name):
-  chosen = get_rule(name).temperatures(setting())
+  chosen = RULES[name].temperatures(setting())
   assert chosen.decoder == 1.0  # not asked for
   for law in (chosen.encoder, chosen.cross):
     assert isinstance(law, Law)
@@ -54,7 +54,7 @@ def test_baselines(name):
 
 
 def test_none():
-  assert get_rule('none').temperatures(setting(None)) == Temperatures()
+  assert RULES['none'].temperatures(setting(None)) == Temperatures()
 
 
 @pytest.mark.parametrize('name', STRATEGIES)
@@ -65,14 +65,14 @@ def test_strategies_calibrate(name):
     asked.append(options)
     return CHOSEN
 
-  chosen = get_rule(name).temperatures(setting(calibrate=calibrate))
+  chosen = RULES[name].temperatures(setting(calibrate=calibrate))
   assert chosen is CHOSEN and asked == [STRATEGIES[name]]
   with pytest.raises(SettingError, match='needs a model and text'):
-    get_rule(name).temperatures(setting())
+    RULES[name].temperatures(setting())
 
 
 def test_oracle_searches():
-  rule = get_rule('oracle')
+  rule = RULES['oracle']
   assert rule.temperatures(setting(search=lambda: CHOSEN)) is CHOSEN
   with pytest.raises(SettingError, match='needs tasks'):
     rule.temperatures(setting())
@@ -82,9 +82,4 @@ def test_oracle_searches():
 def test_unknown_training_length(name):
   unknown = setting(None, calibrate=lambda **options: CHOSEN)
   with pytest.raises(SettingError, match='not known; give it as training_len'):
-    get_rule(name).temperatures(unknown)
-
-
-def test_unknown_rule_names_the_nearest():
-  with pytest.raises(ValueError, match="alignment 'entropi'.*'entropy'"):
-    get_rule('entropi')
+    RULES[name].temperatures(unknown)
