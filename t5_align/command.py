@@ -40,7 +40,7 @@ from typing import Any, NoReturn
 
 import gin
 
-from t5_align import results
+from t5_align import processes, results
 
 INTERRUPTED = 130
 
@@ -149,8 +149,9 @@ def run_gin(
   )
   arguments = bound_arguments(function)
   result = function(**arguments)
-  config_file = pathlib.Path(arguments['output_dir'], 'config.gin')
-  results.write_atomically(config_file, gin.config_str())
+  if processes.is_writer():
+    config_file = pathlib.Path(arguments['output_dir'], 'config.gin')
+    results.write_atomically(config_file, gin.config_str())
   return result
 
 
