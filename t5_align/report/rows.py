@@ -158,6 +158,8 @@ def remarks(row: Row) -> list[str]:
     'n_truncated': 'cut',
     'n_lossy': 'lossy',
   }
+  if row.get('n_clusters') == 1:
+    counted['n_clusters'] = 'document'
   return [f'{row[key]} {name}' for key, name in counted.items() if row.get(key)]
 
 
