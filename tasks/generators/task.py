@@ -270,8 +270,9 @@ class TaskDefinition:
     """Yield `count` generated samples."""
     draw = self.definition.draw
     assert draw is not None
-    # The numbers are left out: sample 17 asks for the same key at every length,
-    # so that lengths are compared on the same questions.
+    # The numbers are left out: where a family draws its question first, sample
+    # 17 asks for the same at every length. Line retrieval draws its lines all
+    # at once, and does not.
     split = SPLITS.index(request.split)
     root = (zlib.crc32(self.family.encode()), split, request.seed)
     for i in range(count):
