@@ -138,6 +138,20 @@ def read(prompt):
   return f' {key} ⁇' if int(key) % 2 == 0 else 'I do not know'
 
 
+def evaluate_with_seqio(name, lengths, predict, score):
+  """Return what seqio's own Evaluator finds."""
+  evaluator = seqio.Evaluator(
+    name,
+    feature_converter=seqio.EncDecFeatureConverter(pack=False),
+    eval_split='test',
+    sequence_length=lengths,
+  )
+  metrics, _ = evaluator.evaluate(
+    compute_metrics=True, step=0, predict_fn=predict, score_fn=score
+  )
+  return metrics.result()[name]
+
+
 def test_seqios_own_evaluator_scores_as_ours(vocabulary):
   name = 'passkey_200'
   tasks.register(vocabulary, [name], num_samples=10)
@@ -152,16 +166,7 @@ def test_seqios_own_evaluator_scores_as_ours(vocabulary):
       answers.append((int(i), np.pad(ids, (0, 32 - len(ids)))))
     return answers
 
-  evaluator = seqio.Evaluator(
-    name,
-    feature_converter=seqio.EncDecFeatureConverter(pack=False),
-    eval_split='test',
-    sequence_length=LENGTHS,
-  )
-  metrics, _ = evaluator.evaluate(
-    compute_metrics=True, step=0, predict_fn=predict, score_fn=None
-  )
-  results = metrics.result()[name]
+  results = evaluate_with_seqio(name, LENGTHS, predict, None)
   definition = generators.get_task(name)
   samples = list(definition.samples(vocabulary.encode, limit=10))
   expected = np.mean(
@@ -242,16 +247,9 @@ def test_both_evaluators_find_the_same(vocabulary, tmp_path, name, write):
     Settings(limit=12, data=data),
   )
   tasks.register(vocabulary, [name], num_samples=12, data=data)
-  evaluator = seqio.Evaluator(
-    name,
-    feature_converter=seqio.EncDecFeatureConverter(pack=False),
-    eval_split='test',
-    sequence_length={'inputs': 3000, 'targets': 400},
+  theirs = evaluate_with_seqio(
+    name, {'inputs': 3000, 'targets': 400}, predict, None
   )
-  metrics, _ = evaluator.evaluate(
-    compute_metrics=True, step=0, predict_fn=predict, score_fn=None
-  )
-  theirs = metrics.result()[name]
   assert 0 < row['value'] < 1
   for measure in (row, *row['other_measures']):
     assert theirs[measure['metric']] == pytest.approx(measure['value'])
@@ -280,16 +278,9 @@ def test_seqios_own_evaluator_scores_texts_as_ours(tmp_path):
       scores.append((int(i), log_likelihood(targets[targets > 0])))
     return scores
 
-  evaluator = seqio.Evaluator(
-    name,
-    feature_converter=seqio.EncDecFeatureConverter(pack=False),
-    eval_split='test',
-    sequence_length={'inputs': 256, 'targets': 160},
+  theirs = evaluate_with_seqio(
+    name, {'inputs': 256, 'targets': 160}, None, score
   )
-  metrics, _ = evaluator.evaluate(
-    compute_metrics=True, step=0, predict_fn=None, score_fn=score
-  )
-  theirs = metrics.result()[name]
   definition = generators.get_task(name)
   samples = list(definition.samples(vocabulary.encode, limit=5, data=data))
   quantities = [
