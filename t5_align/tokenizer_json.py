@@ -1,9 +1,13 @@
-"""Hugging Face's tokenizer.json as a SentencePiece model.
+"""Hugging Face's tokenizer.json as a SentencePiece model, and back.
 
 A Unigram tokenizer.json holds what a `.model` file holds: pieces with their
 scores, and the character map of the normalizer. What SentencePiece cannot hold
 is refused. Two differences remain: SentencePiece drops a space at the end of a
 text, which Hugging Face keeps, and may split equal scores differently.
+
+Of a model that keeps white space as it is, transformers cannot read the
+`.model` file (it adds a space in front, and joins runs of spaces), so that one
+is written as a tokenizer.json, which gives the same ids.
 
 Sources: `convert_slow_tokenizer.py` of transformers (the way there);
 `sentencepiece_model.proto`.
@@ -12,6 +16,7 @@ Synopsis:
 
     model_proto = convert(json.loads(path.read_text()))
     SentencePieceVocabulary(model_proto)
+    if keeps_whitespace(model): path.write_text(json.dumps(from_model(model)))
 """
 
 import base64
@@ -25,6 +30,8 @@ from sentencepiece import sentencepiece_model_pb2
 _messages: Any = sentencepiece_model_pb2
 _PIECE = _messages.ModelProto.SentencePiece
 _NUM_SPECIAL = 3  # padding, end of sequence, unknown
+# The only normalizer of a tokenizer that keeps white space as it is.
+_ESCAPE = {'type': 'Replace', 'pattern': {'String': ' '}, 'content': '▁'}
 
 
 def convert(tokenizer: Mapping[str, Any]) -> bytes:
@@ -77,6 +84,9 @@ def _convert(tokenizer: Mapping[str, Any]) -> bytes:
   model.normalizer_spec.add_dummy_prefix = _adds_prefix(
     tokenizer.get('pre_tokenizer')
   )
+  if tokenizer.get('normalizer') == _ESCAPE:
+    model.normalizer_spec.name = 'identity'
+    model.normalizer_spec.remove_extra_whitespaces = False
   return model.SerializeToString(deterministic=True)
 
 
@@ -132,3 +142,78 @@ def _adds_prefix(pre_tokenizer: dict | None) -> bool:
         ' SentencePiece model cannot hold. Use the spiece.model of this model.'
       )
   return prefix
+
+
+def keeps_whitespace(model: Any) -> bool:
+  """Whether a SentencePiece model (a ModelProto) changes nothing in a text."""
+  spec = model.normalizer_spec
+  return not (
+    spec.precompiled_charsmap
+    or spec.add_dummy_prefix
+    or spec.remove_extra_whitespaces
+  )
+
+
+def from_model(model: Any) -> dict[str, Any]:
+  """Return the tokenizer.json of a model that keeps white space as it is.
+
+  Args:
+    model: a ModelProto, with its sentinels.
+  """
+  pieces = [
+    # Hugging Face's sentinels stand anywhere.
+    re.sub(r'^▁(?=<extra_id_\d+>$)', '', piece.piece)
+    for piece in model.pieces
+  ]
+  kinds = (_PIECE.CONTROL, _PIECE.UNKNOWN, _PIECE.USER_DEFINED)
+  added = [
+    {
+      'id': i,
+      'content': content,
+      # White space is text.
+      'special': bool(content.strip()),
+      **dict.fromkeys(('single_word', 'lstrip', 'rstrip', 'normalized'), False),
+    }
+    for i, (content, piece) in enumerate(zip(pieces, model.pieces, strict=True))
+    if piece.type in kinds
+  ]
+  end = {'id': pieces[1], 'type_id': 0}
+  return {
+    'version': '1.0',
+    'added_tokens': added,
+    'normalizer': _ESCAPE,
+    'pre_tokenizer': None,
+    'post_processor': {
+      'type': 'TemplateProcessing',
+      'single': [
+        {'Sequence': {'id': 'A', 'type_id': 0}},
+        {'SpecialToken': end},
+      ],
+      'pair': [
+        {'Sequence': {'id': 'A', 'type_id': 0}},
+        {'SpecialToken': end},
+        {'Sequence': {'id': 'B', 'type_id': 0}},
+        {'SpecialToken': end},
+      ],
+      'special_tokens': {
+        pieces[1]: {'id': pieces[1], 'ids': [1], 'tokens': [pieces[1]]}
+      },
+    },
+    'decoder': {
+      'type': 'Sequence',
+      'decoders': [
+        {'type': 'ByteFallback'},
+        {'type': 'Fuse'},
+        {'type': 'Replace', 'pattern': {'String': '▁'}, 'content': ' '},
+      ],
+    },
+    'model': {
+      'type': 'Unigram',
+      'unk_id': 2,
+      'vocab': [
+        [content, piece.score]
+        for content, piece in zip(pieces, model.pieces, strict=True)
+      ],
+      'byte_fallback': bool(model.trainer_spec.byte_fallback),
+    },
+  }

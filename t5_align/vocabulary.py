@@ -162,7 +162,24 @@ class SentencePieceVocabulary(Vocabulary):
 
   def save(self, folder: epath.PathLike) -> None:
     (epath.Path(folder) / 'spiece.model').write_bytes(self._base_proto)
-    _save_tokenizer_config(folder, 'T5Tokenizer', self.extra_ids)
+    model = _ModelProto.FromString(self._base_proto)
+    if not tokenizer_json.keeps_whitespace(model):
+      _save_tokenizer_config(folder, 'T5Tokenizer', self.extra_ids)
+      return
+    _add_sentinels(model, self.extra_ids)
+    content = json.dumps(tokenizer_json.from_model(model), ensure_ascii=False)
+    path = epath.Path(folder) / 'tokenizer.json'
+    path.write_text(content + '\n', encoding='utf-8')
+    names = ('pad_token', 'eos_token', 'unk_token')
+    special = zip(names, (piece.piece for piece in model.pieces[:3]))
+    _save_tokenizer_config(
+      folder,
+      'PreTrainedTokenizerFast',
+      self.extra_ids,
+      # Decoding would take the space before a full stop away.
+      clean_up_tokenization_spaces=False,
+      **dict(special),
+    )
 
   def to_seqio(self) -> Any:
     import seqio  # takes seconds, and TensorFlow with it
@@ -216,8 +233,12 @@ class ByteVocabulary(Vocabulary):
     return seqio.ByteVocabulary(extra_ids=self.extra_ids)
 
 
-def _save_tokenizer_config(folder, tokenizer_class, extra_ids):
-  config = {'tokenizer_class': tokenizer_class, 'extra_ids': extra_ids}
+def _save_tokenizer_config(folder, tokenizer_class, extra_ids, **others):
+  config = {
+    'tokenizer_class': tokenizer_class,
+    'extra_ids': extra_ids,
+    **others,
+  }
   path = epath.Path(folder) / 'tokenizer_config.json'
   path.write_text(json.dumps(config, indent=2) + '\n')
 
@@ -302,6 +323,7 @@ def train_sentencepiece(
   *,
   extra_ids: int = T5_EXTRA_IDS,
   byte_fallback: bool = True,
+  keep_whitespace: bool = False,
 ) -> bytes:
   """Train a Unigram model with T5's special ids and single digits.
 
@@ -313,18 +335,32 @@ def train_sentencepiece(
       have fewer pieces.
     extra_ids: sentinels, which the model then holds.
     byte_fallback: spend 256 ids on bytes, so that nothing is ever unknown.
+    keep_whitespace: for source code: a text is not normalized, begins without
+      an added space, and a line break is a piece, as runs of spaces may be.
+      With `byte_fallback` every text then decodes to itself, but for '▁'
+      (U+2581), by which SentencePiece writes a space.
 
   Returns:
     The content of a `.model` file.
   """
   file = io.BytesIO()
+  options: dict[str, Any] = {'character_coverage': 1.0}
+  if keep_whitespace:
+    options = {
+      'normalization_rule_name': 'identity',
+      'add_dummy_prefix': False,
+      'remove_extra_whitespaces': False,
+      'allow_whitespace_only_pieces': True,
+      'user_defined_symbols': ['\n'],
+      # Characters too rare for a piece of their own are bytes.
+      'character_coverage': 0.9995,
+    }
   sentencepiece.SentencePieceTrainer.Train(
     sentence_iterator=iter(texts),
     model_writer=file,
     model_type='unigram',
     vocab_size=vocab_size - extra_ids,
     hard_vocab_limit=False,
-    character_coverage=1.0,
     split_digits=True,
     byte_fallback=byte_fallback,
     max_sentence_length=1 << 20,
@@ -334,6 +370,7 @@ def train_sentencepiece(
     bos_id=-1,
     num_threads=1,  # the order of additions decides the last bits
     minloglevel=2,
+    **options,
   )
   model = _ModelProto.FromString(file.getvalue())
   _add_sentinels(model, extra_ids)

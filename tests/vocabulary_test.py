@@ -157,3 +157,70 @@ def test_seqio_has_the_same_ids(tmp_path, monkeypatch, vocabulary, texts):
     for text in (*texts[:20], 'x <{'):
       assert list(theirs.encode(text)) == ours.encode(text)
       assert theirs.encode_tf(text).numpy().tolist() == ours.encode(text)
+
+
+CODE = """\
+def f(x, y=1):
+    if x:
+
+        return {'é': 123,  'z': [x]}  # two  spaces
+\treturn "中文 \u200b \U0001f600"
+"""
+
+
+@pytest.fixture(scope='module')
+def code_vocabulary():
+  # One line a text, as deeply indented as code is.
+  texts = [
+    f'{"    " * (i % 4)}{word} = find(x_{i}, {word})\n'
+    for i in range(50)
+    for word in ('value', 'name', 'result', 'self', 'item')
+  ]
+  model = vocabulary_lib.train_sentencepiece(texts, 440, keep_whitespace=True)
+  return vocabulary_lib.SentencePieceVocabulary(model)
+
+
+@pytest.mark.parametrize(
+  'text',
+  [CODE, '', ' ', '\n', '\n\n  x', ' a  b ', 'a\r\n\tb\n', '  ', 'x'],
+  ids=repr,
+)
+def test_source_code_decodes_to_itself(code_vocabulary, text):
+  ids = code_vocabulary.encode(text)
+  assert code_vocabulary.decode(ids) == text
+  assert code_vocabulary.unk_id not in ids
+
+
+def test_whitespace_of_code_takes_few_pieces(code_vocabulary):
+  (newline,) = code_vocabulary.encode('\n')
+  assert newline > 2
+  assert code_vocabulary.encode('\n\n') == [newline, newline]
+  assert len(code_vocabulary.encode(' ' * 12 + 'value')) <= 4
+
+
+def test_code_vocabulary_is_saved_and_loaded(code_vocabulary, tmp_path):
+  code_vocabulary.save(tmp_path)
+  loaded = vocabulary_lib.load_vocabulary(tmp_path)
+  assert loaded is not None
+  assert loaded.hash == code_vocabulary.hash
+  assert loaded.encode(CODE) == code_vocabulary.encode(CODE)
+
+
+def test_hugging_face_reads_code_in_the_same_way(code_vocabulary, tmp_path):
+  transformers = pytest.importorskip('transformers')
+  code_vocabulary.save(tmp_path)
+  tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+  for text in (CODE, ' ', '\n\n  x', ' a  b .', 'a\r\n\tb\n'):
+    ids = code_vocabulary.encode(text)
+    assert tokenizer(text).input_ids == [*ids, code_vocabulary.eos_id]
+    assert tokenizer.decode(ids) == text
+  assert tokenizer.convert_tokens_to_ids('<extra_id_0>') == (
+    code_vocabulary.vocab_size - 1
+  )
+  assert tokenizer.pad_token_id == code_vocabulary.pad_id
+  # The other file alone says the same.
+  (tmp_path / 'spiece.model').unlink()
+  alone = vocabulary_lib.load_vocabulary(tmp_path)
+  assert alone is not None
+  assert alone.encode(CODE) == code_vocabulary.encode(CODE)
+  assert alone.decode(alone.encode(CODE)) == CODE
