@@ -10,9 +10,11 @@ repository. It is decided before anything is trained:
   `MAX_CHARACTERS` long, without vendored copies, tests or data in disguise;
 - how much: at most `project_bytes` of one project, the files of the smallest
   hashes, so that no project is most of the corpus;
-- which split: a whole project goes to train, dev or test by a hash of its
-  name; of two equal texts the first is kept, and a text of dev or test that
-  shares a third of its longer lines with train is left out.
+- which split: Python's own library is test, since tasks read it on every
+  machine; any other project goes to train, dev or test by a hash of its name.
+  Of two equal texts one is kept; a text of train that shares a third of its
+  longer lines with Python's library is left out, and one of dev or test that
+  shares a third with train.
 
 The same packages of the same versions give the same bytes, hence the same
 SHA-256, which `manifest.json` states with the projects, their versions, their
@@ -47,6 +49,8 @@ SPLITS = ('train', 'dev', 'test')
 _DEV = _TEST = 0.15
 # Another salt is another split: never change it for a better result.
 _SALT = 't5_align corpus 1'
+# `perplexity_files` reads it where no other text is given.
+_LIBRARY = 'python'
 
 MIN_CHARACTERS = 1_000
 MAX_CHARACTERS = 200_000
@@ -87,6 +91,8 @@ class Project:
   @property
   def split(self) -> str:
     """The split that all of its text belongs to."""
+    if self.name == _LIBRARY:
+      return 'test'
     share = int(_hash(f'{_SALT}/{self.name}')[:8], 16) / 2**32
     if share < _TEST:
       return 'test'
@@ -117,7 +123,7 @@ def standard_library() -> Project:
   root = pathlib.Path(sysconfig.get_path('stdlib'))
   files = [(p.relative_to(root).as_posix(), p) for p in root.rglob('*.py')]
   version = '.'.join(map(str, sys.version_info[:3]))
-  return Project('python', version, 'PSF-2.0', tuple(_wanted(files)))
+  return Project(_LIBRARY, version, 'PSF-2.0', tuple(_wanted(files)))
 
 
 def installed_packages() -> Iterator[Project]:
@@ -201,8 +207,10 @@ def gather(
   ordered = sorted(by_name.values(), key=lambda project: project.name)
   seen = set()
   documents = []
-  # train first: what it holds is no text of dev or test.
-  for project in sorted(ordered, key=lambda p: SPLITS.index(p.split)):
+  # The library first, then train: what they hold is no text of what follows.
+  for project in sorted(
+    ordered, key=lambda p: (p.name != _LIBRARY, SPLITS.index(p.split))
+  ):
     documents += _read_project(project, project_bytes, seen)
   documents = _without_copies(documents)
   documents.sort(key=lambda d: (d.project, d.file))
@@ -251,18 +259,29 @@ def _is_continuous(text: str) -> bool:
 
 
 def _without_copies(documents: Sequence[Document]) -> list[Document]:
-  """Drop the documents of dev and test that are largely in train."""
-  known = set()
-  for document in documents:
-    if document.split == 'train':
-      known |= _long_lines(document.text)
-  kept = []
-  for document in documents:
-    lines = _long_lines(document.text)
-    shared = len(lines & known) / max(len(lines), 1)
-    if document.split == 'train' or shared < _MAX_SHARED:
-      kept.append(document)
-  return kept
+  """Drop what is largely in the library, then what is largely in train."""
+  library = [d for d in documents if d.project == _LIBRARY]
+  others = [d for d in documents if d.project != _LIBRARY]
+  known = _all_long_lines(library)
+  train = [
+    d for d in others if d.split == 'train' and _shared(d, known) < _MAX_SHARED
+  ]
+  known |= _all_long_lines(train)
+  held_out = [
+    d for d in others if d.split != 'train' and _shared(d, known) < _MAX_SHARED
+  ]
+  return [*library, *train, *held_out]
+
+
+def _all_long_lines(documents: Iterable[Document]) -> set[int]:
+  """Return hashes of the telling lines of documents."""
+  return set().union(*(_long_lines(document.text) for document in documents))
+
+
+def _shared(document: Document, known: set[int]) -> float:
+  """Return the share of a document's telling lines that are known."""
+  lines = _long_lines(document.text)
+  return len(lines & known) / max(len(lines), 1)
 
 
 def _long_lines(text: str) -> set[int]:

@@ -66,6 +66,7 @@ def test_split_is_by_project_and_has_these_shares():
     (('1234567890, ' * 40 + '\n') * 20, 'numbers'),
     (TEXT, None),
   ],
+  ids=['short', 'long', 'line', 'utf8', 'binary', 'few', 'numbers', 'code'],
 )
 def test_takes_continuous_text_alone(make_project, content, why):
   projects = [make_project('numpy', {'a.py': content})]
@@ -115,6 +116,25 @@ def test_copies_of_training_text_leave_test(make_project):
     ('test', 'own.py')
   ]
   assert len(projects) == 2
+
+
+def test_copies_of_the_library_leave_training(make_project):
+  copy = text('library').splitlines()[:20] + text('own').splitlines()[:20]
+  library = make_project('python', {'a.py': text('library')})
+  train = project_in(
+    'train',
+    make_project,
+    {
+      'copy.py': '\n'.join(copy),
+      'equal.py': text('library'),
+      'own.py': text('own'),
+    },
+  )
+  _, found = corpus.gather([train, library])
+  assert [(d.split, d.file) for d in found] == [
+    ('train', 'own.py'),
+    ('test', 'a.py'),
+  ]
 
 
 def test_written_corpus_is_the_same_again_and_reads_as_documents(
