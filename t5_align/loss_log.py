@@ -1,18 +1,20 @@
 """The loss log of a training run: one JSON object a line.
 
 A line holds the means of the steps since the line before: loss, share of
-faultless sequences, gradient norm; and the learning rate and the seconds since
-the run was started or continued. Values stay on the device until a line is
-written, since reading one would stall the step behind it.
+faultless rows, gradient norm; for each task the loss of its target tokens in
+nats, unweighted, and the share of them that is right; and the learning rate,
+the tokens a second that are not padding, inputs and targets together, and the
+seconds since the run was started or continued. Values stay on the device until
+a line is written, since reading one would stall the step behind it.
 
 Synopsis:
 
     log = LossLog('runs/first/log.jsonl', schedule, first_step=0)
-    log.add(metrics)      # every step
-    log.write()           # now and then
+    log.add(metrics, num_tokens)      # every step
+    log.write()                       # now and then
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import json
 import pathlib
 import time
@@ -25,11 +27,17 @@ import optax
 
 
 class Metrics(NamedTuple):
-  """What one step reports; scalars on the device."""
+  """What one step reports; on the device."""
 
   loss: Float[Array, '']
   sequence_accuracy: Float[Array, '']
   gradient_norm: Float[Array, '']
+  task_losses: Float[Array, 'tasks']
+  """Sums over the target tokens of each task, in nats."""
+  task_right: Float[Array, 'tasks']
+  """How many of them the model would write."""
+  task_tokens: Float[Array, 'tasks']
+  """How many there are."""
 
 
 class LossLog:
@@ -41,6 +49,7 @@ class LossLog:
     schedule: optax.Schedule,
     first_step: int,
     report: Callable[[dict], None] | None = None,
+    tasks: Sequence[str] = ('all',),
   ):
     """Open a log, new or to be continued.
 
@@ -50,13 +59,16 @@ class LossLog:
       first_step: steps done so far. Lines from after it, of a run that was
         stopped between two checkpoints, are dropped: those steps come again.
       report: called with every line.
+      tasks: names of the tasks.
     """
     self._path = pathlib.Path(path)
     self._schedule = schedule
     self._report = report
+    self._tasks = tasks
     self._step = first_step  # steps whose metrics have been added
     self._pending: list[Metrics] = []
-    self._start = time.perf_counter()
+    self._num_tokens = 0  # since the last line
+    self._start = self._last = time.perf_counter()
     lines = []
     if self._path.exists():
       # What a crash cut short has no line break.
@@ -64,9 +76,10 @@ class LossLog:
     lines = [line for line in lines if json.loads(line)['step'] <= first_step]
     self._path.write_text(''.join(line + '\n' for line in lines))
 
-  def add(self, metrics: Metrics) -> None:
-    """Add the metrics of the next step."""
+  def add(self, metrics: Metrics, num_tokens: int = 0) -> None:
+    """Add the metrics of the next step, and its tokens without padding."""
     self._pending.append(metrics)
+    self._num_tokens += num_tokens
     self._step += 1
 
   def write(self) -> None:
@@ -75,20 +88,42 @@ class LossLog:
     Raises:
       FloatingPointError: a loss since the last line isn't finite.
     """
-    values = np.array(jax.device_get(self._pending))  # [steps, fields]
+    pending = jax.device_get(self._pending)
     self._pending = []
-    bad = np.flatnonzero(~np.isfinite(values[:, 0]))
+    losses = np.array([metrics.loss for metrics in pending])
+    bad = np.flatnonzero(~np.isfinite(losses))
     if bad.size:
-      step = self._step - len(values) + 1 + int(bad[0])
+      step = self._step - len(losses) + 1 + int(bad[0])
       raise FloatingPointError(
-        f'the loss of step {step} is {values[bad[0], 0]}; lower the learning '
+        f'the loss of step {step} is {losses[bad[0]]}; lower the learning '
         'rate or lengthen the warm-up. The last checkpoint is from before it.'
       )
-    means = values.mean(axis=0).tolist()
-    row = {'step': self._step} | dict(zip(Metrics._fields, means, strict=True))
+    row = {'step': self._step}
+    for field in ('loss', 'sequence_accuracy', 'gradient_norm'):
+      row[field] = float(np.mean([getattr(m, field) for m in pending]))
+    row |= self._by_task(pending)
     row['learning_rate'] = float(np.asarray(self._schedule(self._step - 1)))
-    row['seconds'] = round(time.perf_counter() - self._start, 3)
+    now = time.perf_counter()
+    row['tokens_per_second'] = round(self._num_tokens / (now - self._last))
+    row['seconds'] = round(now - self._start, 3)
+    self._last, self._num_tokens = now, 0
     with self._path.open('a') as file:
       file.write(json.dumps(row) + '\n')
     if self._report:
       self._report(row)
+
+  def _by_task(self, pending: Sequence[Metrics]) -> dict[str, dict]:
+    """Return loss and accuracy of each task that had a token."""
+    fields = ('task_losses', 'task_right', 'task_tokens')
+    losses, right, tokens = (
+      np.sum([getattr(metrics, field) for metrics in pending], axis=0)
+      for field in fields
+    )
+    return {
+      name: {
+        task: float(total / count)
+        for task, total, count in zip(self._tasks, totals, tokens, strict=True)
+        if count
+      }
+      for name, totals in (('losses', losses), ('accuracies', right))
+    }

@@ -1,9 +1,10 @@
 """Train a model: `python -m t5_align.train --gin_file=…`.
 
-One gin-bound function, `train`, trains an encoder-decoder T5 on prompts and
-targets that the task generators write, at random lengths, and leaves a folder
-that `load_model` and Hugging Face read. A stopped run continues at its last
-checkpoint when the same command is given again.
+One gin-bound function, `train`, trains a T5, encoder-decoder or decoder-only,
+on a mixture of text and generated prompts, and leaves a folder that
+`load_model` reads, and Hugging Face, too, if the model has an encoder. A
+stopped run continues at its last checkpoint when the same command is given
+again.
 
 Synopsis:
 
@@ -12,103 +13,31 @@ Synopsis:
         --gin_file=t5_align/gin_configs/experiments/train_bundled.gin \\
         --gin.MODEL_DIR='"/tmp/model"'               # the same
     # or, without gin,
-    train(T5Config(...), Training(...), Mixture(...), model_dir='/tmp/model')
+    train(T5Config(...), Training(...), Mixture(...), model_dir='/tmp/model',
+          data='corpus', decoder_only=True)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
-import functools
 import os
 import pathlib
+import shutil
 import sys
 
 import jax
 import numpy as np
 
-from t5_align import checkpoints
+from t5_align import checkpoints, training_vocabulary
 from t5_align import training as training_lib
-from t5_align import vocabulary as vocabulary_lib
-from t5_align.bundled import BUNDLED_MODEL
-from t5_align.network import T5Config, Transformer
-from t5_align.tasks import generators
-from t5_align.tasks.generators.haystack import Encode
+from t5_align.network import DecoderOnlyTransformer, T5Config, Transformer
+from t5_align.tasks.pretraining import token_stream
+from t5_align.tasks.pretraining.mixture import Examples, Mixture, TextTask
 from t5_align.training import Training
+from t5_align.training_vocabulary import (
+  VocabularyTraining as VocabularyTraining,
+)
 
 _BUNDLED = 't5_align/gin_configs/experiments/train_bundled.gin'
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixture:
-  """What a model is trained on: generated tasks, each as likely.
-
-  Attributes:
-    families: names of task families, such as 'passkey'.
-    shortest_tokens: of the prompts, in the model's own tokens, EOS included.
-    longest_tokens: of the prompts; lengths are uniform in between.
-    default_template_share: how often a prompt has its family's first wording;
-      otherwise it has one of the others.
-  """
-
-  families: tuple[str, ...] = ('passkey', 'line_retrieval')
-  shortest_tokens: int = 64
-  longest_tokens: int = 128
-  default_template_share: float = 0.5
-
-  def sample(
-    self, generator: np.random.Generator, encode: Encode
-  ) -> generators.Sample:
-    """Draw one sample; `encode` measures its length."""
-    family = self.families[generator.integers(len(self.families))]
-    first, *others = generators.get_family(family).templates
-    if others and generator.random() >= self.default_template_share:
-      first = others[generator.integers(len(others))]
-    length = generator.integers(self.shortest_tokens, self.longest_tokens + 1)
-    return generators.training_sample(
-      generator, encode, int(length), family=family, template=first
-    )
-
-  def texts(self, num_samples: int) -> Iterator[str]:
-    """Yield text to train a vocabulary on, about `longest_tokens` long."""
-    generator = np.random.default_rng(0)
-    for _ in range(num_samples):
-      # No vocabulary yet: a word counts as two tokens.
-      sample = self.sample(generator, lambda text: [0, 0] * len(text.split()))
-      yield sample.prompt
-      yield sample.target
-
-
-@dataclasses.dataclass(frozen=True)
-class Examples:
-  """Draw examples of a mixture as token ids; small enough to be pickled.
-
-  Attributes:
-    mixture: what is drawn.
-    vocabulary: path of the vocabulary.
-  """
-
-  mixture: Mixture
-  vocabulary: str
-
-  def __call__(
-    self, generator: np.random.Generator
-  ) -> tuple[list[int], list[int]]:
-    encode, eos_id = _load_encoder(self.vocabulary)
-    sample = self.mixture.sample(generator, encode)
-    return encode(sample.prompt) + [eos_id], encode(sample.target) + [eos_id]
-
-
-def _load_vocabulary(
-  path: str | os.PathLike,
-) -> vocabulary_lib.SentencePieceVocabulary:
-  content = pathlib.Path(path).read_bytes()
-  return vocabulary_lib.SentencePieceVocabulary(content)
-
-
-@functools.cache
-def _load_encoder(path: str) -> tuple[Encode, int]:
-  """Return a vocabulary's encoder and its end of sequence."""
-  vocabulary = _load_vocabulary(path)
-  return generators.by_words(vocabulary.encode), vocabulary.eos_id
 
 
 def train(
@@ -116,76 +45,152 @@ def train(
   training: Training,
   mixture: Mixture,
   model_dir: str | os.PathLike,
+  data: str | os.PathLike | Sequence[str] | None = None,
   vocabulary: str | os.PathLike | None = None,
-  num_vocabulary_samples: int = 20_000,
+  vocabulary_training: VocabularyTraining | None = None,
+  decoder_only: bool = False,
   store_dtype: str = 'bfloat16',
 ) -> None:
   """Train a model, or continue to, and write it.
 
   Args:
-    network: the model's shape; `vocab_size` bounds the vocabulary.
+    network: the model's shape; `vocab_size` bounds the vocabulary. Its dtype is
+      that of activations; parameters are trained in float32.
     training: how it is trained.
     mixture: on what.
-    model_dir: gets config.json, model.safetensors, spiece.model and, under
-      run/, the log and the checkpoints.
-    vocabulary: file of a SentencePiece model, or 'bundled'; None: one is
-      trained on the mixture's text.
-    num_vocabulary_samples: how much text that is.
-    store_dtype: of the weights in model.safetensors.
+    model_dir: gets the weights (model.safetensors, or params/ of a decoder-only
+      model), config.json, the vocabulary and, under run/, the log, the
+      checkpoints and the tokenized text.
+    data: text of the tasks that name none: file, folder or pattern, or several;
+      of a folder with a train.jsonl only that.
+    vocabulary: file or folder of a vocabulary, or 'bundled'; None: one is
+      trained on the mixture.
+    vocabulary_training: how; None for the defaults.
+    decoder_only: whether the model has no encoder.
+    store_dtype: of the weights that are written.
 
   Raises:
-    ValueError: the vocabulary has more pieces than the network, or model_dir
-      holds another run.
+    ValueError: the vocabulary has more pieces than the network, a text task
+      has no text, or model_dir holds another run.
+    FileNotFoundError: text or vocabulary isn't there.
     FloatingPointError: a loss is NaN or infinite; names the step.
   """
   folder = pathlib.Path(model_dir)
+  _check_lengths(mixture, training, decoder_only)
+  files = _text_files(mixture, data)
   folder.mkdir(parents=True, exist_ok=True)
-  own = folder / 'spiece.model'
-  if vocabulary is not None:
-    bundled = BUNDLED_MODEL / 'spiece.model'
-    source = bundled if vocabulary == 'bundled' else pathlib.Path(vocabulary)
-    content = source.read_bytes()
-    if own.exists() and own.read_bytes() != content:
-      raise ValueError(
-        f'{own} is another vocabulary than {source}; choose a new model_dir.'
-      )
-    own.write_bytes(content)
-  elif not own.exists():
-    texts = mixture.texts(num_vocabulary_samples)
-    own.write_bytes(
-      vocabulary_lib.train_sentencepiece(texts, network.vocab_size)
+  every_file = dict.fromkeys(file for some in files.values() for file in some)
+  training_vocabulary.put(
+    folder,
+    vocabulary,
+    vocabulary_training or VocabularyTraining(),
+    network.vocab_size,
+    mixture,
+    list(every_file),
+  )
+  streams = tuple(
+    token_stream.tokenize(
+      files[name], folder, folder / 'run', training.data_workers
     )
-  num_pieces = _load_vocabulary(own).vocab_size
-  if num_pieces > network.vocab_size:
-    raise ValueError(
-      f'{own} has {num_pieces} pieces, the network has vocab_size='
-      f'{network.vocab_size}; raise it or use a smaller vocabulary.'
-    )
+    if name in files
+    else None
+    for name in mixture.names
+  )
   state = training_lib.fit(
-    Transformer(network),
-    Examples(mixture, os.fspath(own)),
+    (DecoderOnlyTransformer if decoder_only else Transformer)(network),
+    Examples(
+      mixture,
+      streams,
+      os.fspath(folder.absolute()),
+      decoder_only,
+      training.input_lengths[-1],
+      training.target_length,
+    ),
     training,
     folder / 'run',
+    tasks=mixture.names,
     recipe={
       'network': dataclasses.asdict(network),
-      'mixture': dataclasses.asdict(mixture),
+      'decoder_only': decoder_only,
+      'mixture': mixture.describe(),
+      # The name of a stream's file has the hash of its text.
+      'text': {
+        name: stream and pathlib.Path(stream.path).stem
+        for name, stream in zip(mixture.names, streams, strict=True)
+      },
     },
     report=lambda row: print(_describe(row, training), flush=True),
   )
   params = jax.tree.map(
     lambda x: np.asarray(x.astype(store_dtype)), state.params
   )
-  checkpoints.save_safetensors(
-    folder, network, params, training_length=mixture.longest_tokens
+  if not decoder_only:
+    checkpoints.save_safetensors(
+      folder, network, params, training_length=training.input_lengths[-1]
+    )
+    return
+  # What an earlier, shorter run wrote; the config, which marks the end, first.
+  (folder / 'config.json').unlink(missing_ok=True)
+  shutil.rmtree(folder / 'params', ignore_errors=True)
+  checkpoints.save_orbax(
+    folder, network, params, training_length=training.target_length
   )
+
+
+def _check_lengths(
+  mixture: Mixture, training: Training, decoder_only: bool
+) -> None:
+  """Raise ValueError where examples of a task can not fit a row."""
+  input_length, row = training.input_lengths[-1], training.target_length
+  for name, task in zip(mixture.names, mixture.tasks, strict=True):
+    if isinstance(task, TextTask):
+      inputs, targets = task.objective.longest
+      targets += task.objective.ends
+      inputs += not decoder_only
+    else:
+      # Answers are short: those that do not fit are drawn again.
+      inputs, targets = task.longest_tokens - decoder_only, 0
+    if decoder_only:
+      inputs, targets = 0, inputs + targets
+    if targets > row:
+      raise ValueError(
+        f'{name} has rows of {targets} tokens, target_length is {row}; raise it'
+        ' or make them shorter.'
+      )
+    if inputs > input_length:
+      raise ValueError(
+        f'{name} has inputs of {inputs} tokens, input_lengths end at'
+        f' {input_length}; raise them or make inputs shorter.'
+      )
+
+
+def _text_files(
+  mixture: Mixture, data: str | os.PathLike | Sequence[str] | None
+) -> dict[str, list[str]]:
+  """Return the files of each text task by its name."""
+  found = {}
+  for name, task in zip(mixture.names, mixture.tasks, strict=True):
+    if not isinstance(task, TextTask):
+      continue
+    place = data if task.data is None else task.data
+    if place is None:
+      raise ValueError(
+        f'{name} has no text: set its data, or --data for every task.'
+      )
+    found[name] = token_stream.training_files(place)
+  return found
 
 
 def _describe(row: dict, training: Training) -> str:
   """Return one line of the log in words."""
+  tasks = [
+    f'{name} {loss:.4f} ({row["accuracies"][name]:.1%})'
+    for name, loss in row['losses'].items()
+  ]
   return (
     f'step {row["step"]:,} of {training.num_steps:,}: '
-    f'loss {row["loss"]:.4f}, '
-    f'{row["sequence_accuracy"]:.1%} of the answers right, '
+    f'loss {row["loss"]:.4f}; nats a token (and tokens right): '
+    f'{", ".join(tasks)}; {row["tokens_per_second"]:,} tokens/s, '
     f'{row["seconds"]:.0f} s'
   )
 
@@ -197,17 +202,24 @@ def _run(argv: Sequence[str], prog: str) -> int:
   parser = command.Parser(
     prog=prog,
     description=(
-      'Train a T5 on generated retrieval prompts. Without --gin_file: the'
-      ' model that comes with the package. A stopped run continues when'
-      ' the same command is given again.'
+      'Train a T5 on text and generated retrieval prompts. Without --gin_file:'
+      ' the model that comes with the package, which reads no text. A stopped'
+      ' run continues when the same command is given again.'
     ),
     allow_abbrev=False,
   )
   parser.add_argument('--model_dir', help='where the model goes')
+  parser.add_argument(
+    '--data',
+    help='text to train on: file, folder or pattern; of a folder with a'
+    ' train.jsonl only that',
+  )
   command.add_gin_flags(parser)
   flags, bindings = command.parse_flags(parser, argv)
   if flags.model_dir is not None:
     bindings.append(f'MODEL_DIR = {flags.model_dir!r}')
+  if flags.data is not None:
+    bindings.append(f'DATA = {flags.data!r}')
   command.parse_gin(
     flags.gin_file or [_BUNDLED],
     bindings,

@@ -8,8 +8,12 @@ import pytest
 from t5_align.loss_log import LossLog, Metrics
 
 
-def metrics(loss):
-  return Metrics(*map(jnp.float32, (loss, 0.5, 2.0)))
+def metrics(loss, tokens=(4.0, 0.0)):
+  """One step; a quarter of the first task's tokens is right."""
+  tokens = jnp.array(tokens)
+  return Metrics(
+    *map(jnp.float32, (loss, 0.5, 2.0)), loss * tokens, tokens / 4, tokens
+  )
 
 
 def steps(path):
@@ -18,7 +22,9 @@ def steps(path):
 
 def test_a_line_is_the_mean_since_the_last(tmp_path):
   rows = []
-  log = LossLog(tmp_path / 'log', lambda step: step / 10, 0, rows.append)
+  log = LossLog(
+    tmp_path / 'log', lambda step: step / 10, 0, rows.append, ('a', 'b')
+  )
   for loss in (1.0, 2.0):
     log.add(metrics(loss))
   log.write()
@@ -32,6 +38,22 @@ def test_a_line_is_the_mean_since_the_last(tmp_path):
   assert steps(tmp_path / 'log') == [2, 3]
 
 
+def test_tasks_are_told_apart_by_their_tokens(tmp_path):
+  rows = []
+  log = LossLog(tmp_path / 'log', lambda step: 0.0, 0, rows.append, ('a', 'b'))
+  log.add(metrics(1.0, (4.0, 0.0)), num_tokens=10)
+  log.add(metrics(4.0, (8.0, 0.0)), num_tokens=10**9)
+  log.write()
+  # A mean over tokens, not over steps; a task without any has no number.
+  assert rows[0]['losses'] == {'a': 3.0}
+  assert rows[0]['accuracies'] == {'a': 0.25}
+  assert rows[0]['tokens_per_second'] > 10**6
+  log.add(metrics(1.0, (4.0, 2.0)))
+  log.write()
+  assert rows[1]['losses'] == {'a': 1.0, 'b': 1.0}
+  assert rows[1]['tokens_per_second'] == 0
+
+
 def test_steps_that_come_again_and_a_torn_line_are_dropped(tmp_path):
   path = tmp_path / 'log'
   path.write_text('{"step": 2}\n{"step": 4}\n{"step": 6, "lo')
@@ -43,7 +65,9 @@ def test_steps_that_come_again_and_a_torn_line_are_dropped(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_its_step(tmp_path):
-  log = LossLog(tmp_path / 'log', lambda step: 0.0, first_step=7)
+  log = LossLog(
+    tmp_path / 'log', lambda step: 0.0, first_step=7, tasks=('a', 'b')
+  )
   for loss in (1.0, float('inf'), 1.0):
     log.add(metrics(loss))
   with pytest.raises(FloatingPointError, match='the loss of step 9 is inf'):

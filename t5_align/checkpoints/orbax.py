@@ -69,6 +69,8 @@ def save_orbax(
   path: str | os.PathLike[str],
   config: config_lib.T5Config,
   params: Mapping[str, Any],
+  *,
+  training_length: int | None = None,
 ) -> None:
   """Write config and parameters; the config last, so it marks the end.
 
@@ -76,6 +78,7 @@ def save_orbax(
     path: the folder; made if need be.
     config: the model's config.
     params: the model's parameters; they keep their dtype.
+    training_length: tokens of the longest input in training, if known.
 
   Raises:
     CheckpointError: the folder has parameters already.
@@ -89,6 +92,8 @@ def save_orbax(
   fields = dataclasses.asdict(config)
   fields['temperatures'] = config.temperatures.to_json()
   contents = {'version': _VERSION, 'config': fields}
+  if training_length is not None:
+    contents['n_positions'] = training_length  # as in Hugging Face's
   (folder / 'config.json').write_text(json.dumps(contents, indent=2) + '\n')
 
 
