@@ -2,7 +2,8 @@
 
 Set before JAX, TensorFlow or t5_align is imported:
 
-- eight virtual CPU devices, so that sharding runs on any machine;
+- eight virtual CPU devices, so that sharding runs on any machine, and the
+  first of them for all that doesn't ask for several;
 - no accelerator, unless JAX_PLATFORMS asks for one;
 - no network: the Hugging Face hub is offline;
 - strict dtype promotion, and rank promotion raises;
@@ -34,6 +35,8 @@ import pytest
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# What doesn't ask for several devices runs on one.
+jax.config.update('jax_default_device', jax.devices()[0])
 jaxtyping.install_import_hook('t5_align', 'beartype.beartype')
 
 

@@ -36,6 +36,7 @@ ORDER = (
   ('t5_align/stacks.py',),
   ('t5_align/network.py',),
   ('t5_align/presets.py',),
+  ('t5_align/parameters.py',),
   ('t5_align/sharding.py',),
   ('t5_align/checkpoints/',),
   ('t5_align/decoding.py',),

@@ -19,14 +19,10 @@ Synopsis:
 from collections.abc import Iterable, Mapping
 import dataclasses
 import re
-from typing import Any
-
-import flax.traverse_util
-import jax
-import jax.numpy as jnp
 
 from t5_align import config as config_lib
-from t5_align import network, presets, temperature
+from t5_align import parameters as parameters_lib
+from t5_align import presets
 from t5_align.checkpoints import key_map
 from t5_align.checkpoints import stored as stored_lib
 
@@ -39,37 +35,9 @@ _STACKS = ('encoder', 'decoder')
 def expected_shapes(
   config: config_lib.T5Config, *, decoder_only: bool
 ) -> dict[str, tuple[int, ...]]:
-  """Return path and shape of every parameter that the network would make.
-
-  The layers of a stack are alike, so one of each is traced.
-  """
-  one_layer = dataclasses.replace(
-    config,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    temperatures=temperature.Temperatures(),
-    # Some kernels cannot be traced on every machine; none has parameters.
-    attention='reference',
-  )
-  tokens = jnp.zeros((1, 1), jnp.int32)
-  if decoder_only:
-    module, inputs = network.DecoderOnlyTransformer(one_layer), [tokens] * 2
-  else:
-    module, inputs = network.Transformer(one_layer), [tokens] * 3
-  tree = jax.eval_shape(
-    lambda key: module.init(key, *inputs, enable_dropout=False),
-    jax.random.key(0),
-  )['params']
-  flat: dict[str, Any] = flax.traverse_util.flatten_dict(tree, sep='/')
-  shapes = {}
-  for path, leaf in flat.items():
-    stack, is_layer, rest = path.partition('/layers_0/')
-    if not is_layer:
-      shapes[path] = leaf.shape
-      continue
-    for i in range(getattr(config, f'num_{stack}_layers')):
-      shapes[f'{stack}/layers_{i}/{rest}'] = leaf.shape
-  return shapes
+  """Return path and shape of every parameter that the network would make."""
+  parameters = parameters_lib.list_parameters(config, decoder_only=decoder_only)
+  return {path: parameter.shape for path, parameter in parameters.items()}
 
 
 def infer_config(shapes: Shapes, *, where: str) -> config_lib.T5Config:
