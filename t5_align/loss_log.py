@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import json
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Float
@@ -98,7 +98,7 @@ class LossLog:
         f'the loss of step {step} is {losses[bad[0]]}; lower the learning '
         'rate or lengthen the warm-up. The last checkpoint is from before it.'
       )
-    row = {'step': self._step}
+    row: dict[str, Any] = {'step': self._step}
     for field in ('loss', 'sequence_accuracy', 'gradient_norm'):
       row[field] = float(np.mean([getattr(m, field) for m in pending]))
     row |= self._by_task(pending)

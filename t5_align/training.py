@@ -69,6 +69,7 @@ def batch_logits(
   network: nn.Module, params: Any, batch: Mapping[str, Any], **options: Any
 ) -> Float[Array, 'B T V']:
   """Call a network with a batch, whose names say what the network takes."""
+  batch = {name: jnp.asarray(array) for name, array in batch.items()}
   names = ('encoder_input_tokens', 'decoder_input_tokens')
   tokens = [batch[name] for name in names if name in batch]
   places = {
@@ -118,7 +119,9 @@ def make_step(
 def count_tokens(batch: Batch) -> int:
   """Return the tokens of a batch that are not padding."""
   names = ('encoder_input_tokens', 'decoder_target_tokens')
-  return sum(np.count_nonzero(batch[name]) for name in names if name in batch)
+  return int(
+    sum(np.count_nonzero(batch[name]) for name in names if name in batch)
+  )
 
 
 def fit(

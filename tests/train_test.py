@@ -1,14 +1,25 @@
-"""The training command: the mixture, the gin file, the model it writes."""
+"""The training command: its gin files, the text, the model it writes."""
 
+import json
 import re
 
+import jax
 import numpy as np
 import pytest
 
 from t5_align import train as train_lib
 from t5_align.bundled import BUNDLED_MODEL
 from t5_align.model import load_model
-from t5_align.train import Mixture
+from t5_align.network import T5Config
+from t5_align.tasks.pretraining import (
+  LanguageModel,
+  Mixture,
+  PrefixLM,
+  RetrievalTask,
+  SpanCorruption,
+  TextTask,
+)
+from t5_align.training import Training
 from t5_align.vocabulary import load_vocabulary
 
 EXPERIMENT = 't5_align/gin_configs/experiments/train_bundled.gin'
@@ -24,50 +35,115 @@ SMALL = (
   '--gin.network.T5Config.emb_dim=16',
   "--gin.network.T5Config.attention='reference'",
 )
+NETWORK = T5Config(
+  vocab_size=1536,
+  emb_dim=16,
+  num_heads=2,
+  head_dim=8,
+  num_encoder_layers=1,
+  num_decoder_layers=1,
+  mlp_dim=16,
+  dropout_rate=0.0,
+  attention='reference',
+)
+TRAINING = Training(
+  num_steps=2,
+  batch_size=4,
+  input_lengths=(80,),
+  target_length=96,
+  warmup_steps=1,
+  log_every=2,
+  checkpoint_every=2,
+)
+RETRIEVAL = RetrievalTask('passkey', 0.5, 40, 64, loss_weight=10.0)
 
 
-class TestMixture:
-  def test_prompts_fill_the_lengths_and_no_more(self):
-    encode = load_vocabulary(BUNDLED_MODEL).encode
-    generator = np.random.default_rng(0)
-    mixture = Mixture(shortest_tokens=64, longest_tokens=128)
-    lengths = [
-      len(encode(mixture.sample(generator, encode).prompt)) + 1
-      for _ in range(300)
-    ]
-    assert max(lengths) <= 128
-    assert max(lengths) > 120
-    assert min(lengths) < 70
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+  """A folder with text to train on, and some to leave alone."""
+  folder = tmp_path_factory.mktemp('corpus')
+  row = json.dumps({'text': 'The sky is blue and the grass is green. ' * 20})
+  (folder / 'train.jsonl').write_text(f'{row}\n' * 3)
+  (folder / 'test.jsonl').write_text('not to be read\n')
+  return folder
 
-  def test_both_families_and_every_wording_are_drawn(self):
-    encode = load_vocabulary(BUNDLED_MODEL).encode
-    generator = np.random.default_rng(0)
-    prompts = [Mixture().sample(generator, encode).prompt for _ in range(100)]
-    for words in (
-      'What is the pass key?',
-      'secret number is',
-      'locker opens with',
-      'What is in line',
-      'account',
-      ' = ',
-    ):
-      assert any(words in prompt for prompt in prompts), words
 
-  def test_share_one_is_the_default_wording_alone(self):
-    encode = load_vocabulary(BUNDLED_MODEL).encode
-    generator = np.random.default_rng(0)
-    mixture = Mixture(families=('passkey',), default_template_share=1.0)
-    for _ in range(50):
-      prompt = mixture.sample(generator, encode).prompt
-      assert prompt.endswith('What is the pass key?')
+class TestPython:
+  @pytest.mark.slow
+  @pytest.mark.parametrize(
+    ('objective', 'decoder_only'),
+    [(PrefixLM(4, 79, 32), False), (LanguageModel(96), True)],
+  )
+  def test_smoke_run_leaves_a_model(
+    self, corpus, tmp_path, capsys, objective, decoder_only
+  ):
+    mixture = Mixture((TextTask(objective, rate=0.5), RETRIEVAL))
 
-  def test_examples_end_in_eos(self):
-    path = str(BUNDLED_MODEL / 'spiece.model')
-    inputs, targets = train_lib.Examples(Mixture(), path)(
-      np.random.default_rng(3)
+    def train(**changes):
+      options = dict(training=TRAINING, mixture=mixture, vocabulary='bundled')
+      train_lib.train(
+        NETWORK,
+        model_dir=tmp_path,
+        data=corpus,
+        decoder_only=decoder_only,
+        **(options | changes),
+      )
+
+    train()
+    assert re.search(f'{objective.name} [0-9]', capsys.readouterr().out)
+    model = load_model(str(tmp_path))
+    assert model.checkpoint.decoder_only == decoder_only
+    assert model.training_length == (96 if decoder_only else 80)
+    assert model.vocabulary.hash == load_vocabulary(BUNDLED_MODEL).hash
+    for leaf in jax.tree.leaves(model.params):
+      stored = np.asarray(leaf).astype('bfloat16')
+      np.testing.assert_array_equal(leaf, stored.astype(np.float32))
+    assert isinstance(model.generate(['The sky is'], max_new_tokens=3)[0], str)
+    assert np.isfinite(model.score(['The sky is'], ['blue.'])).all()
+    settings = json.loads((tmp_path / 'run/settings.json').read_text())
+    assert settings['text'][objective.name].startswith('tokens-')
+    # Trained on, it is written again; with other text it is another run.
+    longer = Training(**(vars(TRAINING) | {'num_steps': 4}))
+    train(training=longer)
+    assert load_model(str(tmp_path)).checkpoint.content_hash != (
+      model.checkpoint.content_hash
     )
-    assert inputs[-1] == targets[-1] == 1
-    assert 0 not in inputs + targets
+    (corpus / 'other.jsonl').write_text('{"text": "%s"}\n' % ('grass ' * 300))
+    with pytest.raises(ValueError, match=f'a run with text.{objective.name}='):
+      train(training=longer, data=corpus / 'other.jsonl')
+
+  @pytest.mark.parametrize(
+    ('task', 'decoder_only', 'message'),
+    [
+      (PrefixLM(4, 80, 8), False, 'inputs of 81 tokens, input_lengths end'),
+      (PrefixLM(4, 79, 97), False, 'rows of 97 tokens, target_length is 96'),
+      (PrefixLM(4, 80, 17), True, 'rows of 97 tokens, target_length is 96'),
+      (LanguageModel(97), True, 'rows of 97 tokens, target_length is 96'),
+      (SpanCorruption(128), False, 'inputs of 128 tokens, input_lengths end'),
+      (RetrievalTask(longest_tokens=81), False, 'inputs of 81 tokens'),
+      (RetrievalTask(longest_tokens=98), True, 'rows of 97 tokens'),
+    ],
+  )
+  def test_what_fits_no_row(
+    self, corpus, tmp_path, task, decoder_only, message
+  ):
+    if not isinstance(task, RetrievalTask):
+      task = TextTask(task)
+    with pytest.raises(ValueError, match=message):
+      train_lib.train(
+        NETWORK,
+        TRAINING,
+        Mixture((task,)),
+        tmp_path / 'model',
+        data=corpus,
+        decoder_only=decoder_only,
+      )
+    assert not (tmp_path / 'model').exists()
+
+  def test_a_text_task_needs_text(self, tmp_path):
+    mixture = Mixture((TextTask(LanguageModel(96)),))
+    with pytest.raises(ValueError, match='language_model has no text: set'):
+      train_lib.train(NETWORK, TRAINING, mixture, tmp_path)
 
 
 class TestCommand:
@@ -84,9 +160,25 @@ class TestCommand:
     logits = model.logits(tokens.astype(np.int32), np.array([[1]], np.int32))
     assert np.isfinite(logits).all()
     # Continued with another mixture it would be neither model.
-    other = "--gin.train_script.Mixture.families=('passkey',)"
+    other = '--gin.passkey/mixture.RetrievalTask.rate=2.0'
     assert train_lib.main([*command, other]) == 2
-    assert 'a run with mixture.families=' in capsys.readouterr().err
+    assert 'a run with mixture.passkey.rate=' in capsys.readouterr().err
+
+  @pytest.mark.slow
+  def test_text_comes_from_the_flag(self, tmp_path, corpus):
+    command = [
+      '--gin_file=t5_align/gin_configs/runs/train.gin',
+      f'--model_dir={tmp_path}',
+      f'--data={corpus}',
+      *SMALL,
+      '--gin.DECODER_ONLY=True',
+      "--gin.VOCABULARY='bundled'",
+      '--gin.network.T5Config.vocab_size=1536',
+      '--gin.mixture.Mixture.tasks=(@mixture.TextTask(),)',
+      '--gin.objectives.LanguageModel.target_tokens=32',
+    ]
+    assert train_lib.main(command) == 0
+    assert load_model(str(tmp_path)).checkpoint.decoder_only
 
   def test_model_dir_is_required(self, capsys):
     assert train_lib.main([]) == 2
@@ -98,26 +190,22 @@ class TestCommand:
     assert train_lib.main(arguments) == 2
     assert 'Did you mean seed?' in capsys.readouterr().err
 
-  def test_another_vocabulary_is_not_taken(self, capsys, tmp_path):
-    (tmp_path / 'spiece.model').write_bytes(b'of an earlier run')
-    assert train_lib.main([f'--model_dir={tmp_path}', *SMALL]) == 2
-    assert 'is another vocabulary than' in capsys.readouterr().err
-    assert (tmp_path / 'spiece.model').read_bytes() == b'of an earlier run'
+  def test_text_that_is_not_there(self, capsys, tmp_path):
+    arguments = [
+      f'--model_dir={tmp_path}/model',
+      f'--data={tmp_path}/corpsu',
+      *SMALL,
+      '--gin.mixture.Mixture.tasks=(@mixture.TextTask(),)',
+      '--gin.objectives.LanguageModel.target_tokens=24',
+    ]
+    (tmp_path / 'corpus').mkdir()
+    assert train_lib.main(arguments) == 3
+    assert "Did you mean 'corpus'?" in capsys.readouterr().err
 
   def test_model_dir_that_cannot_be_written(self, capsys, tmp_path):
     (tmp_path / 'file').write_text('')
     assert train_lib.main([f'--model_dir={tmp_path}/file/x', *SMALL]) == 2
     assert 'file/x is not writable' in capsys.readouterr().err
-
-  def test_vocabulary_larger_than_the_network(self, capsys, tmp_path):
-    arguments = [
-      f'--model_dir={tmp_path}',
-      *SMALL,
-      '--gin.network.T5Config.vocab_size=1000',
-    ]
-    assert train_lib.main(arguments) == 2
-    error = capsys.readouterr().err
-    assert 'has 1389 pieces, the network has vocab_size=1000' in error
 
 
 class TestBundledModel:

@@ -1,7 +1,6 @@
-"""Training: loss, schedules, data and exact resume."""
+"""Training: steps of real networks, packed rows, exact resume."""
 
 import json
-import math
 
 from flax import linen as nn
 import jax
@@ -9,9 +8,12 @@ from jax import numpy as jnp
 import numpy as np
 import pytest
 
-from t5_align import train as train_lib
+from t5_align import batches
 from t5_align import training as training_lib
-from t5_align.bundled import BUNDLED_MODEL
+from t5_align.inference import Inference
+from t5_align.losses import batch_loss
+from t5_align.network import DecoderOnlyTransformer, T5Config, Transformer
+from t5_align.tasks.pretraining import Example
 from t5_align.training import Training
 
 VOCAB_SIZE = 16
@@ -35,7 +37,7 @@ def draw(generator):
   """Copies the first of up to six random tokens."""
   length = int(generator.integers(2, 7))
   tokens = generator.integers(2, VOCAB_SIZE, length).tolist()
-  return tokens + [1], [tokens[0], 1]
+  return Example(tokens + [1], [tokens[0], 1], task=tokens[0] % 2)
 
 
 def tiny_training(**changes):
@@ -56,142 +58,117 @@ def leaves(state):
   return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
-def numpy_loss(logits, targets, z_loss):
-  """The definition, one token at a time, in float64."""
-  total, count = 0.0, 0
-  for row, target in zip(
-    logits.reshape(-1, logits.shape[-1]).astype(np.float64),
-    targets.reshape(-1),
-    strict=True,
-  ):
-    if target == 0:
-      continue
-    log_z = math.log(sum(math.exp(x) for x in row))
-    total += log_z - row[target] + z_loss * log_z**2
-    count += 1
-  return total / count
+def tiny_network(decoder_only, **changes):
+  sizes = dict(
+    vocab_size=VOCAB_SIZE,
+    emb_dim=16,
+    num_heads=2,
+    head_dim=8,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    mlp_dim=16,
+    attention='reference',
+  )
+  config = T5Config(**(sizes | changes))
+  return (DecoderOnlyTransformer if decoder_only else Transformer)(config)
 
 
-class TestLoss:
-  def test_equals_its_definition(self):
-    generator = np.random.default_rng(0)
-    logits = generator.normal(size=(2, 3, 5)).astype(np.float32) * 3
-    targets = np.array([[4, 2, 1], [3, 1, 0]], np.int32)
-    loss, _ = training_lib.cross_entropy(
-      jnp.asarray(logits), jnp.asarray(targets), 1e-2
+def unpacked_and_packed(decoder_only):
+  """Return batches of the same examples, one a row and several a row."""
+  training = tiny_training(
+    pack=True, input_lengths=(24,), target_length=24, batch_size=3
+  )
+  kept = []
+
+  def remember(generator):
+    kept.append(draw(generator)._replace(loss_weight=1.0 + len(kept) % 3))
+    return kept[-1]
+
+  packed = batches.make_batch(remember, training, decoder_only, 0)
+  room = (0 if decoder_only else 8, 12)
+  rows = [[example] for example in kept[:-1]]  # the last had no room
+  assert len(rows) > 3
+  return batches.features(rows, room, packed=False), packed
+
+
+@pytest.mark.parametrize('decoder_only', [False, True])
+class TestNetworks:
+  def test_loss_is_what_inference_scores(self, decoder_only):
+    network = tiny_network(decoder_only, dropout_rate=0.0)
+    training = tiny_training(target_length=12)
+    params = training_lib.initial_state(network, training).params
+    batch = batches.make_batch(draw, training, decoder_only, 0)
+    logits = training_lib.batch_logits(
+      network, params, batch, enable_dropout=False
     )
-    # Float32 sums of five terms: a few units in the last place.
-    np.testing.assert_allclose(
-      loss, numpy_loss(logits, targets, 1e-2), rtol=1e-6
+    _, metrics = batch_loss(logits, batch, 0.0, num_tasks=2)
+    generator = np.random.default_rng([training.seed, 0])
+    examples = [draw(generator) for _ in range(training.batch_size)]
+    scored = Inference(network, params).score(
+      [list(example.inputs) for example in examples],
+      [list(example.targets) for example in examples],
     )
-
-  def test_padding_counts_for_nothing(self):
-    generator = np.random.default_rng(1)
-    logits = generator.normal(size=(2, 4, 5)).astype(np.float32)
-    targets = np.array([[2, 3, 1, 0], [4, 1, 0, 0]], np.int32)
-    loss, accuracy = training_lib.cross_entropy(
-      jnp.asarray(logits), jnp.asarray(targets), 1e-4
-    )
-    changed = np.where(targets[..., None] == 0, 50.0 - logits, logits)
-    same_loss, same_accuracy = training_lib.cross_entropy(
-      jnp.asarray(changed), jnp.asarray(targets), 1e-4
-    )
-    assert loss == same_loss
-    assert accuracy == same_accuracy
-
-  def test_accuracy_is_of_whole_sequences(self):
-    targets = jnp.array([[2, 3, 0], [2, 3, 1]])
-    logits = jax.nn.one_hot(jnp.array([[2, 3, 4], [2, 4, 1]]), 5)
-    _, accuracy = training_lib.cross_entropy(logits, targets, 0.0)
-    assert accuracy == 0.5
-
-  def test_shift_right_starts_with_pad(self):
-    shifted = training_lib.shift_right(jnp.array([[5, 6, 1], [7, 1, 0]]))
-    np.testing.assert_array_equal(shifted, [[0, 5, 6], [0, 7, 1]])
-
-
-class TestSchedule:
-  @pytest.mark.parametrize('step', [0, 1, 8, 9, 10, 39, 99])
-  def test_rsqrt(self, step):
-    training = tiny_training(warmup_steps=10, learning_rate=0.5, num_steps=100)
-    done = step + 1
-    wanted = 0.5 * (done / 10 if done < 10 else math.sqrt(10 / done))
-    got = training_lib.learning_rate(training)(step)
-    assert float(got) == pytest.approx(wanted, rel=1e-6)
-
-  @pytest.mark.parametrize('step', [0, 1, 8, 9, 10, 39, 99])
-  def test_cosine(self, step):
-    training = tiny_training(
-      warmup_steps=10, learning_rate=0.5, num_steps=100, schedule='cosine'
-    )
-    done = step + 1
-    decay = 0.5 + 0.5 * math.cos(math.pi * (done - 10) / 90)
-    wanted = 0.5 * (done / 10 if done < 10 else decay)
-    got = training_lib.learning_rate(training)(step)
-    # A float32 cosine near its zero: absolute error 1e-7 of the peak.
-    assert float(got) == pytest.approx(wanted, rel=1e-5, abs=1e-7)
-
-  def test_first_adamw_update_has_the_rate_as_its_size(self):
-    training = tiny_training(
-      optimizer='adamw', warmup_steps=1, max_gradient_norm=1e6
-    )
-    params = {'w': jnp.array([1.0, -2.0])}
-    optimizer = training_lib.make_optimizer(training)
-    with jax.numpy_dtype_promotion('standard'):
-      updates, _ = optimizer.update(
-        {'w': jnp.array([0.3, -5.0])}, optimizer.init(params), params
+    for task in (0, 1):
+      wanted = -sum(
+        score.log_likelihood
+        for score, example in zip(scored, examples, strict=True)
+        if example.task == task
       )
-    # Adam's first step is the gradient's sign, whatever its size.
-    np.testing.assert_allclose(updates['w'], [-1e-2, 1e-2], rtol=1e-5)
+      np.testing.assert_allclose(
+        metrics.task_losses[task], wanted, rtol=1e-5, atol=1e-6
+      )
 
+  def test_packed_rows_have_the_same_loss(self, decoder_only):
+    network = tiny_network(decoder_only, dropout_rate=0.0)
+    params = training_lib.initial_state(network, tiny_training()).params
+    found = []
+    for batch in unpacked_and_packed(decoder_only):
+      logits = training_lib.batch_logits(
+        network, params, batch, enable_dropout=False
+      )
+      loss, metrics = batch_loss(logits, batch, 1e-2, num_tasks=2)
+      found.append([loss, *metrics.task_losses, *metrics.task_tokens])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
 
-class TestData:
-  def test_a_batch_depends_on_seed_and_step_alone(self):
-    training = tiny_training()
-    later = list(training_lib.prefetched_batches(draw, training, 2))
-    assert len(later) == 4
-    for step, batch in enumerate(later, start=2):
-      again = training_lib.make_batch(draw, training, step)
-      np.testing.assert_array_equal(batch.inputs, again.inputs)
-      np.testing.assert_array_equal(batch.targets, again.targets)
-
-  def test_workers_make_the_same_batches(self):
-    training = Training(
-      num_steps=2, batch_size=3, target_length=24, data_workers=1
+  @pytest.mark.slow
+  def test_resume_is_bit_exact(self, decoder_only, tmp_path):
+    network = tiny_network(decoder_only)
+    training = tiny_training(
+      target_length=12, num_steps=4, checkpoint_every=2, optimizer='adamw'
     )
-    # A function of this file could not be imported by a worker.
-    examples = train_lib.Examples(
-      train_lib.Mixture(), str(BUNDLED_MODEL / 'spiece.model')
+    wanted = training_lib.fit(network, draw, training, tmp_path / 'straight')
+
+    def stop_at_step_3(row):
+      if row['step'] == 3:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+      training_lib.fit(
+        network, draw, training, tmp_path / 'a', report=stop_at_step_3
+      )
+    resumed = training_lib.fit(network, draw, training, tmp_path / 'a')
+    assert int(resumed.step) == 4
+    for a, b in zip(leaves(wanted), leaves(resumed), strict=True):
+      np.testing.assert_array_equal(a, b)
+
+  def test_bfloat16_computes_and_float32_is_trained(
+    self, decoder_only, tmp_path
+  ):
+    network = tiny_network(decoder_only, dtype='bfloat16')
+    training = tiny_training(target_length=12, num_steps=1, pack=True)
+    rows = []
+    state = training_lib.fit(
+      network,
+      draw,
+      training,
+      tmp_path,
+      report=rows.append,
+      tasks=('even', 'odd'),
     )
-    batches = list(training_lib.prefetched_batches(examples, training, 0))
-    assert len(batches) == 2
-    for step, batch in enumerate(batches):
-      again = training_lib.make_batch(examples, training, step)
-      np.testing.assert_array_equal(batch.inputs, again.inputs)
-      np.testing.assert_array_equal(batch.targets, again.targets)
-
-  def test_seeds_and_steps_differ(self):
-    first = training_lib.make_batch(draw, tiny_training(), 0)
-    other_step = training_lib.make_batch(draw, tiny_training(), 1)
-    other_seed = training_lib.make_batch(draw, tiny_training(seed=1), 0)
-    assert not np.array_equal(first.targets, other_step.targets)
-    assert not np.array_equal(first.targets, other_seed.targets)
-
-  def test_few_shapes(self):
-    training = tiny_training(batch_size=1, num_steps=30, input_lengths=(4, 8))
-    shapes = {
-      batch.inputs.shape
-      for batch in training_lib.prefetched_batches(draw, training, 0)
-    }
-    assert shapes == {(1, 4), (1, 8)}
-
-  def test_too_long_an_input_is_an_error(self):
-    with pytest.raises(ValueError, match='step 3: an input has . tokens'):
-      training_lib.make_batch(draw, tiny_training(input_lengths=(2,)), 3)
-
-  def test_too_long_a_target_is_an_error(self):
-    with pytest.raises(ValueError, match='a target has 2 tokens'):
-      training_lib.make_batch(draw, tiny_training(target_length=1), 0)
+    assert {leaf.dtype.name for leaf in leaves(state.params)} == {'float32'}
+    assert rows[0]['losses'].keys() == {'even', 'odd'}
+    assert rows[0]['gradient_norm'] > 0
+    assert rows[0]['tokens_per_second'] > 0
 
 
 @pytest.fixture(scope='module', params=['adafactor', 'adamw'])
@@ -199,7 +176,9 @@ def straight(request, tmp_path_factory):
   """Six steps without a stop: the configuration and the final state."""
   training = tiny_training(optimizer=request.param)
   folder = tmp_path_factory.mktemp(request.param)
-  return training, training_lib.fit(FirstToken(), draw, training, folder)
+  return training, training_lib.fit(
+    FirstToken(), draw, training, folder, tasks=('even', 'odd')
+  )
 
 
 class TestFit:
@@ -293,29 +272,3 @@ class TestFit:
     with pytest.raises(FloatingPointError, match='the loss of step 3 is nan'):
       training_lib.fit(Breaks(), draw, training, tmp_path)
     assert not list((tmp_path / 'checkpoints').glob('[0-9]*'))
-
-
-class TestConfiguration:
-  def test_unknown_optimizer_names_the_nearest(self):
-    with pytest.raises(ValueError, match="did you mean 'adafactor'"):
-      Training(optimizer='adafactr')
-
-  def test_unknown_schedule_names_the_nearest(self):
-    with pytest.raises(ValueError, match="did you mean 'cosine'"):
-      Training(schedule='cosin')
-
-  @pytest.mark.parametrize(
-    'field', ['num_steps', 'batch_size', 'warmup_steps', 'log_every']
-  )
-  def test_counts_are_positive(self, field):
-    with pytest.raises(ValueError, match=f'{field} is 0'):
-      Training(**{field: 0})
-
-  @pytest.mark.parametrize('lengths', [(), (8, 4), (4, 4)])
-  def test_input_lengths_ascend(self, lengths):
-    with pytest.raises(ValueError, match='wanted ascending lengths'):
-      Training(input_lengths=lengths)
-
-  def test_no_loss_is_saved_unchecked(self):
-    with pytest.raises(ValueError, match='a multiple of log_every'):
-      Training(log_every=100, checkpoint_every=150)

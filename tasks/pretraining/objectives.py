@@ -23,11 +23,12 @@ Synopsis:
 from collections.abc import Sequence
 import dataclasses
 import functools
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 
+@runtime_checkable
 class Objective(Protocol):
   """What becomes of a window of text."""
 
