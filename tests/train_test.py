@@ -80,11 +80,12 @@ class TestPython:
     mixture = Mixture((TextTask(objective, rate=0.5), RETRIEVAL))
 
     def train(**changes):
-      options = dict(training=TRAINING, mixture=mixture, vocabulary='bundled')
+      options = dict(training=TRAINING, data=corpus)
       train_lib.train(
         NETWORK,
         model_dir=tmp_path,
-        data=corpus,
+        mixture=mixture,
+        vocabulary='bundled',
         decoder_only=decoder_only,
         **(options | changes),
       )
