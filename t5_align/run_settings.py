@@ -12,23 +12,28 @@ Synopsis:
 
 from collections.abc import Mapping
 import json
-import pathlib
+import os
 from typing import Any
 
+from etils import epath
 import flax.traverse_util
 
 _FILE = 'settings.json'
 
 
-def write(directory: pathlib.Path, settings: Mapping[str, Any]) -> None:
+def write(
+  directory: str | os.PathLike[str], settings: Mapping[str, Any]
+) -> None:
   """Write the settings of a new run: names to values that JSON holds."""
   text = json.dumps(settings, indent=2)
-  (directory / _FILE).write_text(text + '\n')
+  (epath.Path(directory) / _FILE).write_text(text + '\n')
 
 
-def check(directory: pathlib.Path, settings: Mapping[str, Any]) -> None:
+def check(
+  directory: str | os.PathLike[str], settings: Mapping[str, Any]
+) -> None:
   """Raise ValueError unless the directory's run has these settings."""
-  earlier = _flatten((directory / _FILE).read_text())
+  earlier = _flatten((epath.Path(directory) / _FILE).read_text())
   wanted = _flatten(json.dumps(settings))
   for name in sorted({*earlier, *wanted}):
     before, now = earlier.get(name), wanted.get(name)

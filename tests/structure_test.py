@@ -69,6 +69,11 @@ ORDER = (
   ('t5_align/model.py',),
   ('t5_align/report/',),
   ('t5_align/t5x_models.py',),
+  (
+    't5_align/t5x_checkpoints.py',
+    't5_align/t5x_checks.py',
+    't5_align/t5x_processes.py',
+  ),
   ('t5_align/command.py',),
   ('t5_align/opening.py',),
   (
@@ -87,13 +92,19 @@ DATA_FOLDERS = ('gin_configs/', 't5_align/bundled/')
 # Library -> the only places that may import it, '*' for a folder's own files
 # but not its subfolders. An empty tuple: nobody.
 ALLOWED_IMPORTERS = {
-  'gin': RUNNERS,
+  'gin': ('t5_align/t5x_checks.py', *RUNNERS),
   'absl.flags': RUNNERS,
   'absl.app': RUNNERS,
   't5x': ('t5_align/t5x_models.py',),
   **dict.fromkeys(
     ('seqio', 'tensorflow', 'tensorflow_datasets', 'tensorflow_text'),
-    ('tasks/*', 't5_align/evaluation.py', 't5_align/t5x_models.py', *RUNNERS),
+    (
+      'tasks/*',
+      't5_align/evaluation.py',
+      't5_align/t5x_models.py',
+      't5_align/t5x_checks.py',
+      *RUNNERS,
+    ),
   ),
   **dict.fromkeys(
     ('pickle', 'cPickle', 'cloudpickle', 'dill', 'joblib', 'shelve'), ()
