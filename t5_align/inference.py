@@ -3,7 +3,8 @@
 Examples are sorted by length and padded to few lengths and one batch size, so
 few programs are compiled whatever comes; padding never changes a result beyond
 rounding. Temperatures are an argument of the compiled programs: a sweep over
-them compiles once.
+them compiles once. Parameters that are spread over a mesh of devices are used
+where they are: batches are split over its data axis.
 
 Synopsis:
 
@@ -26,7 +27,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 import numpy as np
 
-from t5_align import decoding
+from t5_align import decoding, sharding
 from t5_align.decoding import Sampling as Sampling
 from t5_align.network import DecoderOnlyTransformer, Transformer
 from t5_align.temperature import Temperatures
@@ -100,7 +101,9 @@ class Inference:
   Attributes:
     network: a Transformer or DecoderOnlyTransformer.
     params: its parameters.
-    batch_size: examples in a compiled batch.
+    batch_size: examples in a compiled batch: what was asked for, rounded up to
+      a multiple of the mesh's data axis.
+    mesh: of the devices that the parameters are spread over; None for one.
   """
 
   def __init__(
@@ -114,12 +117,16 @@ class Inference:
       raise ValueError(f'batch_size is {batch_size}, wanted at least 1.')
     self.network = network
     self.params = params
-    self.batch_size = batch_size
+    self.mesh = sharding.mesh_of(params)
+    self.batch_size = sharding.round_up(batch_size, self.mesh)
     self._programs: set[Any] = set()
-    self._encode = jax.jit(functools.partial(_encode, network))
-    self._logits = jax.jit(functools.partial(_logits, network))
-    self._score = jax.jit(functools.partial(_score, network))
-    self._generate = jax.jit(
+    # Every process of the mesh gets whole results.
+    whole = None if self.mesh is None else sharding.replicated(self.mesh)
+    jit = functools.partial(jax.jit, out_shardings=whole)
+    self._encode = jit(functools.partial(_encode, network))
+    self._logits = jit(functools.partial(_logits, network))
+    self._score = jit(functools.partial(_score, network))
+    self._generate = jit(
       functools.partial(_generate, network),
       static_argnames=(
         'max_new_tokens',
@@ -142,9 +149,11 @@ class Inference:
     """Return the encoder's output for padded tokens."""
     if isinstance(self.network, DecoderOnlyTransformer):
       raise ValueError('A decoder-only model has no encoder: use logits().')
-    return self._run(
-      self._encode, jnp.asarray(encoder_tokens), self._traced(temperatures)
+    encoder_tokens = jnp.asarray(encoder_tokens)
+    encoded = self._run(
+      self._encode, (self._fill(encoder_tokens),), self._traced(temperatures)
     )
+    return encoded[: encoder_tokens.shape[0]]
 
   def logits(
     self,
@@ -160,14 +169,15 @@ class Inference:
         token t. Rows of padding mean nothing.
       temperatures: instead of the model's own.
     """
+    decoder_tokens = jnp.asarray(decoder_tokens)
     if encoder_tokens is not None:
-      encoder_tokens = jnp.asarray(encoder_tokens)
-    return self._run(
+      encoder_tokens = self._fill(jnp.asarray(encoder_tokens))
+    logits = self._run(
       self._logits,
-      encoder_tokens,
-      jnp.asarray(decoder_tokens),
+      (encoder_tokens, self._fill(decoder_tokens)),
       self._traced(temperatures),
     )
+    return logits[: decoder_tokens.shape[0]]
 
   def score(
     self,
@@ -194,8 +204,10 @@ class Inference:
     ):
       values = self._run(
         self._score,
-        self._pad([inputs[i] for i in rows]),
-        self._pad([targets[i] for i in rows]),
+        (
+          self._pad([inputs[i] for i in rows]),
+          self._pad([targets[i] for i in rows]),
+        ),
         temperatures,
       )
       log_likelihood, finite = jax.device_get(values)
@@ -239,16 +251,18 @@ class Inference:
       if not tokens:
         raise ValueError(f'Input {i} is empty: there is nothing to read.')
     temperatures = self._traced(temperatures)
+    key = sharding.replicate(
+      self.mesh, jax.random.key_data(jax.random.key(seed))
+    )
     results: list[Generated | None] = [None] * len(inputs)
     for rows in self._batches([len(i) for i in inputs]):
       padded_rows = rows + [rows[0]] * (self.batch_size - len(rows))
       decoded = jax.device_get(
         self._run(
           self._generate,
-          self._pad([inputs[i] for i in rows]),
-          jax.random.key(seed),
-          np.asarray(padded_rows),
+          (self._pad([inputs[i] for i in rows]), np.asarray(padded_rows)),
           temperatures,
+          key,
           max_new_tokens=max_new_tokens,
           num_beams=num_beams,
           length_penalty=float(length_penalty),
@@ -263,18 +277,26 @@ class Inference:
         )
     return results  # type: ignore[return-value]  # each row was in a batch
 
-  def _run(self, function, *arguments, **options):
+  def _run(self, function, batch, *others, **options):
     """Call a compiled function, and count what it had to be compiled for."""
+    arguments = (*sharding.split_batch(self.mesh, batch), *others)
     leaves, structure = jax.tree.flatten(arguments)
     shapes = tuple(jnp.shape(leaf) for leaf in leaves)
     self._programs.add((function, structure, shapes, *options.items()))
-    return function(self.params, *arguments, **options)
+    with sharding.use_mesh(self.mesh):
+      return function(self.params, *arguments, **options)
 
   def _traced(self, temperatures):
     config = self.network.config
     if temperatures is None:
       temperatures = config.temperatures
-    return temperatures.as_arrays(config)
+    return sharding.replicate(self.mesh, temperatures.as_arrays(config))
+
+  def _fill(self, tokens):
+    """Repeat the first row until the batch divides over the data axis."""
+    B = tokens.shape[0]
+    rows = np.arange(sharding.round_up(B, self.mesh))
+    return tokens if B == len(rows) else tokens[np.where(rows < B, rows, 0)]
 
   def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
     """Group examples of like length, the longest (and slowest) first."""
@@ -363,9 +385,9 @@ def _generate(
   network,
   params,
   inputs,
-  key,
   numbers,
   temperatures,
+  key,
   *,
   max_new_tokens,
   num_beams,
@@ -380,6 +402,7 @@ def _generate(
     network, params, inputs, temperatures, max_new_tokens, num_beams
   )
   if num_beams == 1:
+    key = jax.random.wrap_key_data(key)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, numbers)
     return decoding.sample(
       step,

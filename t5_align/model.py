@@ -32,10 +32,10 @@ from t5_align.alignment.statistics import AttentionStatistics
 from t5_align.bundled import BUNDLED_MODEL
 from t5_align.calibration_text import CalibrationText
 from t5_align.checkpoints import Checkpoint, load_checkpoint, save_safetensors
-from t5_align.checkpoints.fingerprint import fingerprint
 from t5_align.config import T5Config
 from t5_align.inference import Inference, Sampling
 from t5_align.network import DecoderOnlyTransformer, Transformer
+from t5_align.sharding import Layout, is_writer, make_layout
 from t5_align.temperature import Temperatures
 from t5_align.vocabulary import Vocabulary, load_vocabulary
 
@@ -52,6 +52,7 @@ class Model:
     batch_size: examples that are computed at once.
     calibration: how the temperatures were found, in JSON types; None where they
       were given.
+    layout: devices that the parameters are on; None for JAX's default one.
   """
 
   checkpoint: Checkpoint
@@ -60,6 +61,7 @@ class Model:
   training_length: int | None
   batch_size: int = 8
   calibration: Mapping[str, Any] | None = None
+  layout: Layout | None = None
 
   @property
   def params(self) -> dict[str, Any]:
@@ -319,7 +321,7 @@ class Model:
   @functools.cached_property
   def fingerprint(self) -> str:
     """Which weights these are, whatever format they are stored in."""
-    return fingerprint(self.params)
+    return self.checkpoint.fingerprint
 
   def save(self, path: str | os.PathLike) -> None:
     """Write a folder that Hugging Face and `load_model` read.
@@ -327,11 +329,15 @@ class Model:
     Args:
       path: gets safetensors, config.json, the tokenizer's files, and
         temperatures.json, which load_model applies and Hugging Face ignores.
+        Where several processes share the parameters all of them must call;
+        the first one writes.
     """
     path = epath.Path(path)
     save_safetensors(
       path, self.config, self.params, training_length=self.training_length
     )
+    if not is_writer(self.params):
+      return
     if self.vocabulary is not None:
       self.vocabulary.save(path)
     temperature_lib.save(
@@ -369,6 +375,8 @@ def load_model(
   temperatures: Temperatures | None = None,
   training_length: int | None = None,
   batch_size: int = 8,
+  num_partitions: int = 1,
+  layout: Layout | None = None,
 ) -> Model:
   """Load a T5 from a folder, from the Hugging Face hub, or the bundled one.
 
@@ -386,6 +394,9 @@ def load_model(
     training_length: tokens of the input in training; None for n_positions of
       config.json, else that of the preset of this size.
     batch_size: examples that are computed at once.
+    num_partitions: devices that share one copy of the parameters; the batch is
+      split over the copies. All devices of the process are used.
+    layout: from `make_layout`, in place of num_partitions.
 
   Returns:
     The model.
@@ -393,13 +404,17 @@ def load_model(
   Raises:
     CheckpointError: the folder can't be read; says what and where.
     FileNotFoundError: there is no such vocabulary.
-    ValueError: a wrong option, or a vocabulary that doesn't fit the model.
+    ValueError: a wrong option, a vocabulary that doesn't fit the model, or
+      sizes that don't divide over the devices.
   """
   if str(path_or_hub_id) == 'bundled':
     path_or_hub_id = BUNDLED_MODEL
   if dtype is None:
     dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
-  checkpoint = load_checkpoint(path_or_hub_id, revision=revision, config=config)
+  layout = layout or make_layout(num_partitions)
+  checkpoint = load_checkpoint(
+    path_or_hub_id, revision=revision, config=config, layout=layout
+  )
   stored, record = checkpoint.path / 'temperatures.json', None
   if temperatures is None and stored.exists():
     temperatures, record = temperature_lib.load_calibrated(stored)
@@ -426,6 +441,7 @@ def load_model(
     training_length=training_length,
     batch_size=batch_size,
     calibration=record or None,
+    layout=layout,
   )
   if record:
     model.check_calibration(stored, record)

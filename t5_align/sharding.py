@@ -77,9 +77,22 @@ class Layout:
   is_leader: bool = True
 
   @property
+  def is_default(self) -> bool:
+    """Whether all is on the one device where JAX puts arrays anyway."""
+    default: Any = jax.config.values['jax_default_device']
+    if not isinstance(default, jax.Device):
+      default = jax.local_devices(backend=default)[0]
+    return list(self.mesh.devices.flat) == [default]
+
+  @property
   def num_partitions(self) -> int:
     """Devices that share one copy of the parameters."""
     return self.mesh.shape[MODEL]
+
+  @property
+  def num_processes(self) -> int:
+    """Processes that run the group's programs together."""
+    return len({device.process_index for device in self.mesh.devices.flat})
 
   @property
   def data_size(self) -> int:
@@ -266,6 +279,13 @@ def replicate(mesh: Mesh | None, tree: _T) -> _T:
   return jax.tree.map(lambda x: place(np.asarray(x), replicated(mesh)), tree)
 
 
+def keep_whole(tree: _T) -> _T:
+  """In a compiled function, give all devices of use_mesh whole results."""
+  if jax.sharding.get_abstract_mesh().empty:
+    return tree
+  return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, P()), tree)
+
+
 def split_batch(mesh: Mesh | None, tree: _T) -> _T:
   """Split arrays [B, …] over the data axis; None changes nothing."""
   if mesh is None:
@@ -279,6 +299,14 @@ def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
   return jax.make_array_from_callback(
     array.shape, sharding, lambda index: array[index]
   )
+
+
+def is_writer(params: Any) -> bool:
+  """Return whether this process writes what its mesh's processes share."""
+  mesh = mesh_of(params)
+  if mesh is None:
+    return True
+  return jax.process_index() == min(d.process_index for d in mesh.devices.flat)
 
 
 def to_host(array: Any) -> np.ndarray:

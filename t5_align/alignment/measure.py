@@ -5,7 +5,8 @@ of its rows (`kernels.statistics`), which are summed inside the program; where
 they are asked for, a sweep over other temperatures and a sample of whole rows
 are taken from the same queries and keys. A temperature acts on its own layer's
 probabilities but not on its logits, so one pass gives a layer's statistics at
-many temperatures.
+many temperatures. Parameters on a mesh of devices are used where they are, and
+sequences are split over its data axis.
 
 Synopsis:
 
@@ -27,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from t5_align import sharding
 from t5_align import temperature as temperature_lib
 from t5_align.alignment import row_sample
 from t5_align.alignment.statistics import (
@@ -54,7 +56,8 @@ class AttentionMeter:
 
   Attributes:
     sites: what is measured, in the order in which a forward pass meets it.
-    tokens_per_batch: input tokens that are computed together.
+    tokens_per_batch: input tokens that are computed together, by each copy of
+      the parameters.
     num_passes: forward passes of the model so far, over all of the sequences.
   """
 
@@ -71,6 +74,7 @@ class AttentionMeter:
     self.num_passes = 0
     self._network = network
     self._params = params
+    self._mesh = sharding.mesh_of(params)
 
   def measure(
     self,
@@ -107,23 +111,28 @@ class AttentionMeter:
     config = self._network.config
     if temperatures is None:
       temperatures = config.temperatures
-    traced = temperatures.as_arrays(config)
-    swept = None if factors is None else jnp.asarray(factors, jnp.float32)
+    swept = None if factors is None else np.asarray(factors, np.float32)
+    traced, swept = sharding.replicate(
+      self._mesh, (temperatures.as_arrays(config), swept)
+    )
     size = max(1, self.tokens_per_batch // max(map(len, inputs)))
-    size = min(size, len(inputs))
+    size *= sharding.data_size(self._mesh)
+    size = sharding.round_up(min(size, len(inputs)), self._mesh)
     parts = []
     for start in range(0, len(inputs), size):
       rows = range(start, min(start + size, len(inputs)))
-      measured = _measure(
-        self._network,
-        self.sites,
-        self._params,
-        *self._batch(inputs, targets, rows, size),
-        traced,
-        swept,
-        num_sampled_rows=rows_per_sequence,
-        groups=None if groups is None else tuple(groups),
-      )
+      batch = self._batch(inputs, targets, rows, size)
+      with sharding.use_mesh(self._mesh):
+        measured = _measure(
+          self._network,
+          self.sites,
+          self._params,
+          *sharding.split_batch(self._mesh, batch),
+          traced,
+          swept,
+          num_sampled_rows=rows_per_sequence,
+          groups=None if groups is None else tuple(groups),
+        )
       # Sequences that only fill the batch up are left out.
       parts.append(_to_host(measured, len(rows), length, rows_per_sequence))
     self.num_passes += 1
@@ -251,7 +260,7 @@ def _measure(
     counts = found[site].pop('key_counts')[0].astype(jnp.float32)
     found[site]['rows'] = jnp.sum(membership, axis=1)
     found[site]['key_sum'] = jnp.einsum('BT,BTG->BG', counts, membership)
-  return found
+  return sharding.keep_whole(found)
 
 
 def _look_closer(

@@ -16,7 +16,8 @@ from typing import Any
 
 import flax.traverse_util
 import jax.numpy as jnp
-import numpy as np
+
+from t5_align import sharding
 
 _NAMES = ('rel_embedding', 'scale')
 
@@ -26,11 +27,12 @@ def fingerprint(params: Mapping[str, Any]) -> str:
 
   Args:
     params: T5X's tree. Weights stored in float32 and, rounded, in bfloat16
-      have the same fingerprint.
+      have the same fingerprint. Where they are spread over processes, all of
+    those must ask.
   """
   digest = hashlib.sha256()
   for path, value in sorted(flax.traverse_util.flatten_dict(params).items()):
     if path[-1] in _NAMES:
       digest.update('/'.join(path).encode())
-      digest.update(np.asarray(jnp.asarray(value, jnp.bfloat16)).tobytes())
+      digest.update(sharding.to_host(value).astype(jnp.bfloat16).tobytes())
   return digest.hexdigest()

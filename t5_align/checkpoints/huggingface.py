@@ -22,11 +22,13 @@ import numpy as np
 import safetensors.numpy
 
 from t5_align import config as config_lib
+from t5_align import sharding
 from t5_align.checkpoints import huggingface_config, key_map, safetensors_files
 from t5_align.checkpoints import shapes as shapes_lib
 from t5_align.checkpoints import stored as stored_lib
 
 FORMAT = 'safetensors'
+_ROWS = 8192  # of two matrices, compared at a time
 _MAX_SHARD_BYTES = 5 * 10**9  # as transformers' save_pretrained up to 4.x
 
 
@@ -82,7 +84,8 @@ def save_safetensors(
   Args:
     path: the folder; made if need be. Weights that it holds are replaced.
     config: the model's config.
-    params: the model's parameters; they keep their dtype.
+    params: the model's parameters; they keep their dtype. Where several
+      processes share them all must call; the first one writes.
     training_length: tokens of the longest input in training, if known.
 
   Raises:
@@ -107,6 +110,10 @@ def save_safetensors(
     # Unscaled logits: transformers 4 then looks for a matrix of its own.
     paths['lm_head.weight'] = paths['shared.weight']
 
+  if not sharding.is_writer(params):
+    for name in sorted(paths):  # in the writer's order: it needs our parts
+      sharding.to_host(flat[paths[name]])
+    return
   folder.mkdir(parents=True, exist_ok=True)
   (folder / 'config.json').unlink(missing_ok=True)
   for stale in folder.glob('model*.safetensors*'):
@@ -138,9 +145,15 @@ def _without_copies(
 
 
 def _are_equal(a: stored_lib.StoredArray, b: stored_lib.StoredArray) -> bool:
-  return (a.shape, a.dtype) == (b.shape, b.dtype) and np.array_equal(
-    a.read(), b.read()
-  )
+  if (a.shape, a.dtype) != (b.shape, b.dtype):
+    return False
+  # A block of rows at a time: a vocabulary's matrix is gigabytes.
+  columns = [slice(0, size) for size in a.shape[1:]]
+  for start in range(0, a.shape[0], _ROWS):
+    rows = slice(start, min(start + _ROWS, a.shape[0]))
+    if not np.array_equal(a.read((rows, *columns)), b.read((rows, *columns))):
+      return False
+  return True
 
 
 def _as_t5x(
@@ -155,7 +168,7 @@ def _as_t5x(
     tensor,
     name=name,
     shape=tensor.shape[::-1],
-    read=lambda: tensor.read().T,
+    read=lambda index: tensor.read(index[::-1]).T,
   )
 
 
@@ -172,7 +185,7 @@ def _write_tensors(
       file = f'model-{number:05}-of-{len(shards):05}.safetensors'
     tensors = {}
     for name in names:
-      array = np.asarray(flat[paths[name]])
+      array = sharding.to_host(flat[paths[name]])
       transposed = key_map.is_transposed(paths[name])
       tensors[name] = np.ascontiguousarray(array.T if transposed else array)
       index[name] = file

@@ -6,7 +6,8 @@
   config.json + params/                 our own, by Orbax
 
 What the file declares is compared with the network before data is read, then
-the arrays are read, checked for NaN and cast one at a time.
+the arrays are read, checked for NaN and cast one at a time, each straight to
+the devices that hold it.
 
 Synopsis:
 
@@ -17,6 +18,7 @@ Synopsis:
 """
 
 import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -24,7 +26,8 @@ from etils import epath
 import flax.traverse_util
 
 from t5_align import config as config_lib
-from t5_align import presets
+from t5_align import presets, sharding
+from t5_align.checkpoints import fingerprint as fingerprint_lib
 from t5_align.checkpoints import hub, huggingface, key_map, orbax, t5x
 from t5_align.checkpoints import shapes as shapes_lib
 from t5_align.checkpoints import stored as stored_lib
@@ -64,6 +67,11 @@ class Checkpoint:
   path: epath.Path
   decoder_only: bool
 
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """Which weights these are, whatever format they are stored in."""
+    return fingerprint_lib.fingerprint(self.params)
+
 
 def load_checkpoint(
   path_or_hub_id: str | os.PathLike[str],
@@ -72,6 +80,7 @@ def load_checkpoint(
   config: config_lib.T5Config | str | None = None,
   dtype: str = 'float32',
   check_finite: bool = True,
+  layout: sharding.Layout | None = None,
 ) -> Checkpoint:
   """Load a checkpoint of any format.
 
@@ -83,10 +92,13 @@ def load_checkpoint(
       rest is T5's.
     dtype: dtype of the parameters in memory.
     check_finite: whether NaN and infinity are refused.
+    layout: devices that the parameters are spread over; None for the default
+      device. A process reads only what its own devices hold.
 
   Raises:
     CheckpointError: nothing there, not readable, or not fitting the config.
-    ValueError: there is no such preset.
+    ValueError: there is no such preset, or the parameters don't divide over
+      the devices.
   """
   if dtype not in _DTYPES:
     raise CheckpointError(
@@ -102,18 +114,28 @@ def load_checkpoint(
   config = config or stored.config
   config = config or shapes_lib.infer_config(shapes, where=where)
   shapes_lib.check_tree(shapes, config, where=where)
+  decoder_only = key_map.is_decoder_only(shapes)
+  shardings = {}
+  if layout is not None and not layout.is_default:
+    shardings = sharding.parameter_shardings(
+      layout.mesh, config, decoder_only=decoder_only
+    )
   flat = {
-    path: array.load(dtype, check_finite)
+    path: array.load(dtype, check_finite, shardings.get(path))
     for path, array in stored.arrays.items()
   }
-  return Checkpoint(
+  checkpoint = Checkpoint(
     config=config,
     params=flax.traverse_util.unflatten_dict(flat, sep='/'),
     format=stored.format,
     content_hash=stored_lib.hash_files(stored.path, stored.files),
     path=stored.path,
-    decoder_only=key_map.is_decoder_only(shapes),
+    decoder_only=decoder_only,
   )
+  if layout is not None and layout.num_processes > 1:
+    # Needs the parts of all processes, which are all here now.
+    _ = checkpoint.fingerprint
+  return checkpoint
 
 
 def _read(

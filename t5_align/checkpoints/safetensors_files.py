@@ -1,21 +1,24 @@
 """The tensors of a folder's safetensors files: one file, or shards and index.
 
-Files are mapped into memory; a tensor is copied when it is read. The library
+Files are mapped into memory; a tensor, or a slice of it, is copied when it is
+read. The library
 checks that a header is sane and covers the file; what it refuses is reported
 here by declared against actual size.
 
 Synopsis:
 
     tensors, files = open_folder(epath.Path('flan-t5-xl'))
-    tensors['shared.weight'].shape, tensors['shared.weight'].read()
+    tensors['shared.weight'].shape, tensors['shared.weight'].read(())
 """
 
+import functools
 import json
 import os
 import struct
 from typing import Any
 
 from etils import epath
+import numpy as np
 import safetensors
 
 from t5_align.checkpoints import stored as stored_lib
@@ -92,9 +95,13 @@ def _open_file(file: epath.Path) -> dict[str, stored_lib.StoredArray]:
       name=f'{file}: {name}',
       shape=tuple(view.get_shape()),
       dtype=_DTYPES.get(dtype := str(view.get_dtype()), dtype),
-      read=lambda name=name: handle.get_tensor(name),
+      read=functools.partial(_read, handle, name),
     )
   return tensors
+
+
+def _read(handle: Any, name: str, index: stored_lib.Index) -> np.ndarray:
+  return handle.get_slice(name)[index] if index else handle.get_tensor(name)
 
 
 def _size_report(file: epath.Path) -> str:

@@ -3,13 +3,15 @@
 Every format is read into the same thing: T5X paths and `StoredArray`s, whose
 shapes are known before a byte of data is read. So a wrong tree is refused
 cheaply, and the weights come in one array at a time: at no moment is there a
-second copy of the model.
+second copy of the model. On a mesh of several processes each reads the slice
+that its own devices hold, and nothing else.
 
 Synopsis:
 
     stored = read_safetensors(folder)                  # a StoredCheckpoint
     stored.arrays['token_embedder/embedding'].shape
     stored.arrays['token_embedder/embedding'].load('float32')
+    stored.arrays['token_embedder/embedding'].load('float32', sharding=sharding)
     hash_files(stored.files)                           # sha256, hexadecimal
 """
 
@@ -20,6 +22,7 @@ import hashlib
 import math
 
 from etils import epath
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,6 +31,9 @@ from t5_align import config as config_lib
 # The largest array of the largest T5 (umT5-XXL's embedding, float32) is 4 GiB.
 # A header that declares more than this is damaged or hostile.
 MAX_ARRAY_BYTES = 2**35
+
+# Which part of an array: one slice a dimension, () for all of it.
+Index = tuple[slice, ...]
 
 _FLOAT_DTYPES = ('float64', 'float32', 'bfloat16', 'float16')
 
@@ -44,13 +50,14 @@ class StoredArray:
     name: what the file calls it, with the file: for messages.
     shape: shape in T5X's orientation.
     dtype: name of the stored dtype.
-    read: reads the data in the stored dtype and T5X's orientation.
+    read: reads a part of the data, () for all of it, in the stored dtype and
+      T5X's orientation.
   """
 
   name: str
   shape: tuple[int, ...]
   dtype: str
-  read: Callable[[], np.ndarray]
+  read: Callable[[Index], np.ndarray]
 
   def __post_init__(self):
     if self.dtype not in _FLOAT_DTYPES:
@@ -67,9 +74,42 @@ class StoredArray:
         ' limit).'
       )
 
-  def load(self, dtype: str, check_finite: bool = True) -> jnp.ndarray:
-    """Read the array as `dtype`; refuse NaN and infinity."""
-    stored = self.read()
+  def load(
+    self,
+    dtype: str,
+    check_finite: bool = True,
+    sharding: jax.sharding.Sharding | None = None,
+  ) -> jax.Array:
+    """Read the array as `dtype`; refuse NaN and infinity.
+
+    Args:
+      dtype: of the array in memory.
+      check_finite: whether what is read is checked.
+      sharding: where it goes; None for the default device. Read is what lies
+        between the first and the last element that this process's devices hold.
+    """
+    if sharding is None:
+      return jnp.array(self._read_as(dtype, check_finite, ()))
+    held = sharding.addressable_devices_indices_map(self.shape)
+    parts = [_bounds(index, self.shape) for index in held.values()]
+    start = np.min([[low for low, _ in part] for part in parts], axis=0)
+    stop = np.max([[high for _, high in part] for part in parts], axis=0)
+    read = self._read_as(
+      dtype, check_finite, tuple(map(slice, start.tolist(), stop.tolist()))
+    )
+
+    def take(index: Index | None) -> np.ndarray:
+      bounds = _bounds(index, self.shape)
+      return read[
+        tuple(slice(a - i, b - i) for i, (a, b) in zip(start, bounds))
+      ]
+
+    return jax.make_array_from_callback(self.shape, sharding, take)
+
+  def _read_as(
+    self, dtype: str, check_finite: bool, index: Index
+  ) -> np.ndarray:
+    stored = self.read(index)
     array = stored.astype(jnp.dtype(dtype), copy=False)
     if check_finite and (count := _count_non_finite(array)):
       before = _count_non_finite(stored)
@@ -84,7 +124,7 @@ class StoredArray:
           " dtype='bfloat16' or 'float32'."
         )
       )
-    return jnp.array(array)
+    return array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +170,14 @@ def hash_files(folder: epath.Path, files: Iterable[epath.Path]) -> str:
   names = [str(file.relative_to(folder)) for file in files]
   lines = [f'{digest}  {name}\n' for digest, name in zip(digests, names)]
   return hashlib.sha256(''.join(lines).encode()).hexdigest()
+
+
+def _bounds(
+  index: Index | None, shape: tuple[int, ...]
+) -> list[tuple[int, int]]:
+  """First and last plus one of each dimension of a part."""
+  slices = index or (slice(None),) * len(shape)
+  return [s.indices(size)[:2] for s, size in zip(slices, shape)]
 
 
 def _count_non_finite(array: np.ndarray) -> int:

@@ -5,7 +5,9 @@
 or, written by Orbax,
   checkpoint_1000/state/                      all arrays in one database
 
-Only `target`, the weights, is read. Written is the first layout, the weights
+Only `target`, the weights, is read. Each process reads its part of the arrays
+in folders and in the database; those in the msgpack file (T5X puts small ones
+there) are read whole. Written is the first layout, the weights
 and the step alone, which T5X's eval and infer load.
 
 Source: `t5x/checkpoints.py` (version 3).
@@ -74,7 +76,8 @@ def read(folder: epath.Path) -> stored_lib.StoredCheckpoint:
         f'{folder / _INDEX}: {path}',
         leaf.shape,
         leaf.dtype.name,
-        lambda leaf=leaf: leaf,
+        # The index is read whole: a part of it is no less memory.
+        lambda index, leaf=leaf: leaf[index],
       )
     else:
       names[path] = _array_name(folder, path, leaf)

@@ -123,9 +123,9 @@ def _stored_array(name: str, future: Any) -> stored_lib.StoredArray:
   except ValueError as error:
     raise _damaged(name, error) from error
 
-  def read() -> np.ndarray:
+  def read(index: stored_lib.Index) -> np.ndarray:
     try:
-      return array.read().result()
+      return (array[index] if index else array).read().result()
     except ValueError as error:
       raise _damaged(name, error) from error
 

@@ -31,7 +31,7 @@ def test_reads(file):
   tensors, files = open_folder(file)
   assert files == [epath.Path(file)]
   assert (tensors['a'].shape, tensors['a'].dtype) == ((100,), 'float32')
-  np.testing.assert_array_equal(tensors['a'].read(), np.arange(100))
+  np.testing.assert_array_equal(tensors['a'].read(()), np.arange(100))
 
 
 def test_truncated(file):

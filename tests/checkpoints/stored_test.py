@@ -1,6 +1,9 @@
 """Single arrays: sizes, dtypes, NaN; the hash of a checkpoint."""
 
+import dataclasses
+
 from etils import epath
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from t5_align.checkpoints import stored as stored_lib
 def stored(array):
   array = np.asarray(array)
   return stored_lib.StoredArray(
-    'file: x', array.shape, array.dtype.name, lambda: array
+    'file: x', array.shape, array.dtype.name, lambda index: array[index]
   )
 
 
@@ -51,7 +54,7 @@ def test_largest_bfloat16_is_finite():
 
 
 def test_huge_array_is_refused_before_it_is_read():
-  def read():
+  def read(index):
     raise AssertionError('It was read.')
 
   limit = stored_lib.MAX_ARRAY_BYTES
@@ -79,3 +82,59 @@ def test_hash_sees_names_and_contents(tmp_path):
   )
   a.write_text('two')
   assert stored_lib.hash_files(folder, [a]) != hashes[0]
+
+
+class OtherProcess:
+  """The sharding that one of several processes sees: a part of the array."""
+
+  def __init__(self, *indices):
+    self.indices = indices
+
+  def addressable_devices_indices_map(self, shape):
+    del shape
+    return dict(enumerate(self.indices))
+
+
+@pytest.mark.parametrize(
+  ('indices', 'read'),
+  [
+    # Two devices' columns; a copy on another device; what all devices have.
+    (
+      [np.s_[:, 6:9], np.s_[:, 9:12], np.s_[:, 6:9]],
+      (slice(0, 8), slice(6, 12)),
+    ),
+    ([np.s_[2:4, :]], (slice(2, 4), slice(0, 12))),
+    ([np.s_[:, :], None], (slice(0, 8), slice(0, 12))),
+  ],
+)
+def test_a_process_reads_once_and_only_what_its_devices_hold(
+  indices, read, monkeypatch
+):
+  array = np.arange(96, dtype=np.float32).reshape(8, 12)
+  seen, placed = [], []
+  monkeypatch.setattr(
+    jax,
+    'make_array_from_callback',
+    lambda shape, sharding, take: placed.extend(map(take, sharding.indices)),
+  )
+  opened = stored(array)
+  opened = dataclasses.replace(
+    opened, read=lambda index: seen.append(index) or array[index]
+  )
+  # Not `load`, whose annotation wants a sharding of JAX's.
+  type(opened).load.__wrapped__(
+    opened, 'float32', sharding=OtherProcess(*indices)
+  )
+  assert seen == [read]
+  for index, part in zip(indices, placed):
+    np.testing.assert_array_equal(part, array[index or ...])
+
+
+def test_only_what_is_read_is_checked():
+  """NaN in another process's part is its to report."""
+  array = np.ones((4, 4), np.float32)
+  array[0, 0] = np.nan
+  checked = stored(array)._read_as('float32', True, np.s_[2:4, :])
+  assert np.isfinite(checked).all()
+  with pytest.raises(CheckpointError, match='1 of 8 values'):
+    stored(array)._read_as('float32', True, np.s_[:2, :])

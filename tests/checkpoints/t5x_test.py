@@ -66,7 +66,7 @@ def test_large_arrays_are_chunked(tmp_path, monkeypatch):
   zarr.write_array(store, 'a', array)
   assert {'0.0', '1.0', '2.0'} < set(os.listdir(tmp_path / 'a'))
   stored = zarr.open_tree(epath.Path(tmp_path), prefix='')['a']
-  np.testing.assert_array_equal(stored.read(), array)
+  np.testing.assert_array_equal(stored.read(()), array)
 
 
 def test_orbax_layout(tmp_path, gated, random_params, assert_same):
