@@ -1,0 +1,369 @@
+"""T5X's own eval, infer and train, started as a user starts them.
+
+What they find is what we find: the same predictions, scores and metrics, with
+and without temperatures, which flags change. The gin files are in runs/.
+"""
+
+from collections.abc import Sequence
+import copy
+import dataclasses
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import flax
+import gin
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from t5_align import checkpoints, network
+from t5_align import model as model_lib
+from t5_align import vocabulary as vocabulary_lib
+from t5_align.bundled import BUNDLED_MODEL
+from t5_align.temperature import Temperatures
+from tests import tiny_model
+
+_REASON = 'T5X is not importable; tests/t5x/README.md says how to make it so.'
+pytest.importorskip('t5x.eval', reason=_REASON)
+seqio = pytest.importorskip('seqio', reason=_REASON)
+
+pytestmark = [
+  pytest.mark.slow,
+  # T5X and TensorFlow leave files and loops open.
+  pytest.mark.filterwarnings('ignore'),
+]
+
+RUNS = pathlib.Path(__file__).parent / 'runs'
+ROOT = RUNS.parents[2]
+TINY, BUNDLED = 'passkey_128', 'passkey_1024'
+# Both sum in float32, in another order.
+TOLERANCE = 1e-5
+TEMPERATURES = Temperatures(encoder=0.5, decoder=0.7, cross=1.4)
+SHARPER = [
+  f'--gin.temperature.Temperatures.{site}={getattr(TEMPERATURES, site)}'
+  for site in ('encoder', 'decoder', 'cross')
+]
+
+
+def start(binary: str, flags: Sequence[str], **environment: str):
+  """Start one of T5X's binaries, its output in a file beside nothing else."""
+  path = os.pathsep.join([str(RUNS), str(ROOT), os.environ['PYTHONPATH']])
+  kept = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  return subprocess.Popen(
+    [
+      sys.executable,
+      '-m',
+      f't5x.{binary}',
+      f'--gin_search_paths={RUNS}',
+      *flags,
+    ],
+    env={**kept, 'PYTHONPATH': path, **environment},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def run(binary: str, *flags: str, fails: bool = False, **environment: str):
+  """Run a binary to its end and return what it printed."""
+  process = start(binary, flags, **environment)
+  output, _ = process.communicate(timeout=300)
+  assert bool(process.returncode) == fails, output[-4000:]
+  return output
+
+
+def evaluate_flags(model: str, task: str, checkpoint, output_dir) -> list[str]:
+  return [
+    f'--gin_file={model}.gin',
+    '--gin_file=eval.gin',
+    f'--gin.MIXTURE_OR_TASK_NAME={task!r}',
+    f'--gin.CHECKPOINT_PATH={str(checkpoint)!r}',
+    f'--gin.EVAL_OUTPUT_DIR={str(output_dir)!r}',
+    '--gin.utils.DatasetConfig.batch_size=6',
+  ]
+
+
+def infer(folders, output_dir, *flags: str, model='tiny', **environment: str):
+  """Run infer on a tiny model; return its rows."""
+  run(
+    'infer',
+    f'--gin_file={model}.gin',
+    '--gin_file=infer.gin',
+    *[flag for flag in flags if flag.startswith('--gin_file')],
+    f'--gin.MIXTURE_OR_TASK_NAME={TINY!r}',
+    f'--gin.CHECKPOINT_PATH={str(folders[model])!r}',
+    f'--gin.INFER_OUTPUT_DIR={str(output_dir)!r}',
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 16}",
+    '--gin.utils.DatasetConfig.batch_size=8',
+    *[flag for flag in flags if not flag.startswith('--gin_file')],
+    **environment,
+  )
+  (file,) = output_dir.glob(f'{TINY}-*.jsonl-00000-of-00001')
+  return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def results_of(output_dir, task: str):
+  """Return an evaluation's metrics and rows."""
+  folder = pathlib.Path(output_dir) / 'inference_eval'
+  metrics = json.loads((folder / f'{task}-metrics.jsonl').read_text())
+  (file,) = folder.glob(f'{task}-0*.jsonl')
+  return metrics, [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+  """Checkpoints: for T5X 'tiny', 'lm' and 'bundled'; for us 'own'."""
+  folder = tmp_path_factory.mktemp('models')
+  tiny_model.save_tiny_model(folder / 'own')
+  lm = network.DecoderOnlyTransformer(
+    network.T5Config(
+      vocab_size=384,
+      emb_dim=16,
+      num_heads=2,
+      num_decoder_layers=1,
+      head_dim=8,
+      mlp_dim=32,
+    )
+  )
+  tokens = jnp.ones((1, 4), jnp.int32)
+  variables = lm.init(jax.random.key(0), tokens, tokens, enable_dropout=False)
+  params = {
+    'tiny': checkpoints.load_checkpoint(folder / 'own').params,
+    'bundled': checkpoints.load_checkpoint(BUNDLED_MODEL).params,
+    'lm': flax.core.unfreeze(variables['params']),
+  }
+  found = {'own': folder / 'own'}
+  for name, tree in params.items():
+    checkpoints.save_t5x(folder / name, tree, step=5)
+    found[name] = folder / name / 'checkpoint_5'
+  return found
+
+
+class TestScores:
+  """infer, mode 'score': the log-likelihood of each target."""
+
+  @pytest.fixture(scope='class')
+  @classmethod
+  def rows(cls, folders, tmp_path_factory):
+    output_dir = tmp_path_factory.mktemp('score')
+    return infer(folders, output_dir, "--gin.infer.mode='score'")
+
+  def ours(self, folders, rows, temperatures=None):
+    own = model_lib.load_model(folders['own'], temperatures=temperatures)
+    inputs = [row['inputs']['inputs_pretokenized'] for row in rows]
+    targets = [row['inputs']['targets_pretokenized'] for row in rows]
+    return own.score(inputs, targets)
+
+  def test_equal_ours(self, folders, rows):
+    scores = [row['score'] for row in rows]
+    assert len(scores) == 6
+    expected = self.ours(folders, rows)
+    np.testing.assert_allclose(scores, expected, rtol=TOLERANCE)
+
+  def test_temperatures_of_flags(self, folders, rows, tmp_path):
+    flags = ["--gin.infer.mode='score'", *SHARPER]
+    sharper = infer(folders, tmp_path, *flags)
+    scores = [row['score'] for row in sharper]
+    expected = self.ours(folders, rows, TEMPERATURES)
+    np.testing.assert_allclose(scores, expected, rtol=TOLERANCE)
+    before = [row['score'] for row in rows]
+    assert np.abs(np.subtract(scores, before)).min() > 100 * TOLERANCE
+
+  def test_on_a_mesh(self, folders, rows, tmp_path):
+    """4 x 2 devices, the model on two of them."""
+    sharded = infer(
+      folders,
+      tmp_path,
+      '--gin_file=mesh.gin',
+      "--gin.infer.mode='score'",
+      XLA_FLAGS='--xla_force_host_platform_device_count=8',
+    )
+    np.testing.assert_allclose(
+      [row['score'] for row in sharded],
+      [row['score'] for row in rows],
+      rtol=TOLERANCE,
+    )
+
+
+def test_a_model_without_an_encoder_is_prefilled(folders, tmp_path):
+  rows = infer(folders, tmp_path, model='lm')
+  vocabulary = vocabulary_lib.ByteVocabulary()
+  own = model_lib.load_model(folders['lm'].parent)
+  prompts = [
+    [*vocabulary.encode(row['inputs']['inputs_pretokenized']), 1]
+    for row in rows
+  ]
+  # T5X goes on to the end of its window.
+  generated = own.inference.generate(prompts, max_new_tokens=48)
+  for row, ours in zip(rows, generated, strict=True):
+    text = vocabulary.decode(ours.tokens)
+    assert text and row['prediction'].startswith(text)
+
+
+class TestBundledModel:
+  """eval: predictions and metrics at eight times the training length."""
+
+  @pytest.mark.parametrize(
+    ('temperatures', 'flags'),
+    [
+      (Temperatures(), []),
+      (
+        Temperatures(encoder=0.58),
+        ['--gin.temperature.Temperatures.encoder=0.58'],
+      ),
+    ],
+    ids=['plain', 'aligned'],
+  )
+  def test_equals_ours(self, folders, tmp_path, temperatures, flags):
+    files = evaluate_flags('bundled', BUNDLED, folders['bundled'], tmp_path)
+    run('eval', *files, *flags)
+    metrics, rows = results_of(tmp_path, BUNDLED)
+    own = model_lib.load_model(BUNDLED_MODEL, temperatures=temperatures)
+    generated = own.generate(
+      [row['input']['inputs_pretokenized'] for row in rows], max_new_tokens=16
+    )
+    assert [row['prediction'] for row in rows] == generated
+    right = [
+      row['target']['answers'][0] in answer
+      for row, answer in zip(rows, generated, strict=True)
+    ]
+    assert metrics['passkey_match'] == pytest.approx(np.mean(right))
+    if flags:
+      assert np.mean(right) == 1
+
+
+def test_finetuning_from_our_folder(folders, tmp_path):
+  run(
+    'train',
+    '--gin_file=tiny.gin',
+    '--gin_file=finetune.gin',
+    f'--gin.MIXTURE_OR_TASK_NAME={TINY!r}',
+    f'--gin.INITIAL_CHECKPOINT_PATH={str(folders["tiny"])!r}',
+    f'--gin.MODEL_DIR={str(tmp_path)!r}',
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 16}",
+    '--gin.TRAIN_STEPS=7',
+    '--gin.BATCH_SIZE=4',
+    '--gin.USE_CACHED_TASKS=False',
+    '--gin.EVAL_STEPS=1',
+    '--gin.EVAL_PERIOD=2',
+    '--gin.DROPOUT_RATE=0.0',
+    *SHARPER,
+  )
+  trained = checkpoints.load_checkpoint(tmp_path)
+  assert trained.path.name == 'checkpoint_7'
+  before = checkpoints.load_checkpoint(folders['tiny'])
+  change = jax.tree.map(
+    lambda a, b: float(jnp.abs(a - b).max()), trained.params, before.params
+  )
+  # It went on from our weights: Adafactor moves them by thousandths.
+  assert 0 < max(jax.tree.leaves(change)) < 0.05
+  settings = json.loads((tmp_path / 'settings.json').read_text())
+  assert settings['temperatures'] == TEMPERATURES.to_json()
+
+
+def test_two_processes_find_what_one_finds(folders, tmp_path):
+  def flags(name):
+    return evaluate_flags('tiny', TINY, folders['tiny'], tmp_path / name)
+
+  run('eval', *flags('one'))
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  processes = [
+    start(
+      'eval',
+      flags('two'),
+      JAX_COORDINATOR_ADDRESS=address,
+      JAX_NUM_PROCESSES='2',
+      JAX_PROCESS_ID=str(index),
+    )
+    for index in range(2)
+  ]
+  for process in processes:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-4000:]
+  assert results_of(tmp_path / 'two', TINY) == results_of(
+    tmp_path / 'one', TINY
+  )
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    (
+      ["--gin.TASK_FEATURE_LENGHTS={'inputs': 8}"],
+      "did you mean 'TASK_FEATURE_LENGTHS'?",
+    ),
+    (
+      ['--gin.network.T5Config.num_encoder_layers=2'],
+      'the file has 1 encoder layers, the config 2',
+    ),
+    (
+      ["--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 16}"],
+      'would cut samples of passkey_128: 6 of 6',
+    ),
+    (
+      ["--gin.CHECKPOINT_PATH='{missing}'"],
+      "did you mean 'checkpoint_5'?",
+    ),
+  ],
+  ids=['macro', 'layers', 'lengths', 'path'],
+)
+def test_what_t5x_is_silent_about(folders, tmp_path, flags, message):
+  missing = folders['tiny'].with_name('checkpoint_6')
+  output = run(
+    'eval',
+    *evaluate_flags('tiny', TINY, folders['tiny'], tmp_path / 'out'),
+    *[flag.replace('{missing}', str(missing)) for flag in flags],
+    fails=True,
+  )
+  assert message in output
+  assert not missing.exists()
+  assert not (tmp_path / 'out').exists()
+
+
+# Another value for each field of T5Config.
+FIELDS = {
+  'vocab_size': 512,
+  'dtype': 'bfloat16',
+  'emb_dim': 32,
+  'num_heads': 4,
+  'num_encoder_layers': 2,
+  'num_decoder_layers': 3,
+  'head_dim': 16,
+  'mlp_dim': 64,
+  'mlp_activations': ('gelu', 'linear'),
+  'dropout_rate': 0.25,
+  'logits_via_embedding': True,
+  'float32_attention_logits': True,
+  'scale_decoder_outputs': True,
+  'relative_attention_num_buckets': 16,
+  'relative_attention_max_distance': 64,
+  'relative_bias_per_layer': True,
+  'layer_norm_epsilon': 1e-5,
+  'attention': 'reference',
+}
+
+
+def test_flags_reach_every_field_of_the_network(monkeypatch):
+  names = {field.name for field in dataclasses.fields(network.T5Config)}
+  assert set(FIELDS) == names - {'temperatures'}
+  monkeypatch.syspath_prepend(str(RUNS))
+  bindings = [f'network.T5Config.{k} = {v!r}' for k, v in FIELDS.items()]
+  layers = ((0.5,) * 4, (0.7,) * 4)
+  bindings.append(f'temperature.Temperatures.encoder = {layers!r}')
+  gin.clear_config()
+  gin.add_config_file_search_path(str(RUNS))
+  try:
+    gin.parse_config_files_and_bindings(['tiny.gin'], bindings)
+    model = copy.deepcopy(gin.query_parameter('%MODEL'))
+  finally:
+    gin.clear_config()
+  config = model.module.config
+  assert {name: getattr(config, name) for name in FIELDS} == FIELDS
+  assert config.temperatures.encoder == layers
