@@ -49,9 +49,9 @@ TRUNCATIONS = ('error', 'right')
 _MACRO = 'gin.macro'
 # What T5X's run is: everything it uses is referred to from there.
 _ROOT = '__main__.'
-# Networks' configurations by their name, ours and T5X's; and all that is ours.
+# Networks' configurations by their name, ours and T5X's; and what ours is of.
 _CONFIGS = ('T5Config', 'TransformerConfig')
-_OWN = 't5_align.'
+_OWN = ('t5_align.network.', 't5_align.config.', 't5_align.temperature.')
 # A misspelt name shares more with the right one than two right names do
 # (MIXTURE_OR_TASK_NAME and MIXTURE_OR_TASK_MODULE: 0.86).
 _MISSPELT = 0.9
@@ -143,7 +143,7 @@ def check_macros(config: GinConfig, given: Collection[str]) -> None:
 
 
 def check_bindings(config: GinConfig) -> None:
-  """Refuse a knob of a network, or of ours, that the run does not reach.
+  """Refuse a network's setting that the run does not reach.
 
   A parameter that is bound to its default, or to None, is only mentioned, so
   that flags may name it.
