@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-import fnmatch
 import pathlib
 import sys
 from typing import Any
@@ -34,6 +33,7 @@ from t5_align import (
   prompts,
   results,
 )
+from t5_align import plan as plan_lib
 from t5_align.alignment.calibration import CalibrationOptions
 from t5_align.checkpoints import CheckpointError
 from t5_align.tasks import generators
@@ -50,6 +50,7 @@ _BINDINGS = {
   'alignment': 'TEMPERATURES',
   'output_dir': 'EVAL_OUTPUT_DIR',
   'batch_size': 'BATCH_SIZE',
+  'num_partitions': 'NUM_PARTITIONS',
   'max_input_tokens': 'TASK_FEATURE_LENGTHS',
   'vocabulary': 'VOCABULARY',
   'template': 'eval_script.evaluate.prompt_template',
@@ -65,6 +66,8 @@ _BINDINGS = {
       'dtype',
       'revision',
       'attention',
+      'plan',
+      'devices',
     )
   },
 }
@@ -91,6 +94,9 @@ def evaluate(
   training_length: int | None = None,
   calibration: CalibrationOptions | None = None,
   calibration_data: str | Sequence[str] | None = None,
+  num_partitions: int = 1,
+  plan: bool = False,
+  devices: str | None = None,
 ) -> list[dict[str, Any]]:
   """Evaluate a checkpoint on tasks under alignments; report and return rows.
 
@@ -120,11 +126,35 @@ def evaluate(
     calibration: how 'entropy' and 'maximum_probability' are calibrated.
     calibration_data: text files to calibrate on; None for generated prompts of
       another split.
+    num_partitions: devices that share one copy of the parameters.
+    plan: only print what memory the run takes; nothing is loaded.
+    devices: that a plan is for, such as '8xH200' or 'v4-32'; None for those
+      that are here.
 
   Returns:
     The rows of results.json, those of earlier runs in the folder included.
   """
   lengths = dict(task_feature_lengths or {})
+  if plan:
+    if not lengths.get('inputs'):
+      raise ValueError(
+        'A plan needs the longest prompt in tokens: set --max_input_tokens.'
+      )
+    found = plan_lib.plan(
+      checkpoint_path,
+      lengths['inputs'],
+      devices=devices,
+      num_partitions=num_partitions,
+      batch_size=batch_size,
+      max_new_tokens=lengths.get('targets') or 64,
+      config=config,
+      dtype=dtype,
+      attention=attention,
+      revision=revision,
+    )
+    if processes.is_writer():
+      print(found)
+    return []
   settings = prompts.Settings(
     batch_size=batch_size,
     limit=limit,
@@ -140,7 +170,7 @@ def evaluate(
     raise ValueError(
       f'task_feature_lengths has {", ".join(lengths)}; wanted inputs, targets.'
     )
-  definitions = select_tasks(tasks)
+  definitions = generators.select_tasks(opening.as_list(tasks))
   command.check_writable(output_dir)
   model = opening.open_model(
     checkpoint_path,
@@ -152,6 +182,7 @@ def evaluate(
     training_length=training_length,
     # Batches are padded: no larger than there are samples to fill them.
     batch_size=min(batch_size, limit or batch_size),
+    num_partitions=num_partitions,
   )
   if alignments is None:
     own = [model.temperatures] * (model.temperatures != Temperatures())
@@ -186,28 +217,6 @@ def evaluate(
 
     report.show(output_dir)
   return rows
-
-
-def select_tasks(names: str | Sequence[str]) -> list[generators.TaskDefinition]:
-  """Return the tasks of names and globs, each once, in the order asked for.
-
-  Raises:
-    ValueError: an unknown name, with the nearest one; a glob without a match.
-  """
-  selected: dict[str, generators.TaskDefinition] = {}
-  for name in opening.as_list(names):
-    matches = [name]
-    if any(c in name for c in '*?['):
-      matches = fnmatch.filter(generators.list_tasks(), name)
-      if not matches:
-        raise ValueError(
-          f"No task's name matches {name!r}; `t5-align tasks` lists them."
-        )
-    for match in matches:
-      selected[match] = generators.get_task(match)
-  if not selected:
-    raise ValueError('no task was named; `t5-align tasks` lists them.')
-  return list(selected.values())
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
@@ -267,6 +276,22 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     metavar='TEMPLATE',
     help='wording of the prompts: a name or a JSON file',
   )
+  add(
+    '--num_partitions',
+    type=int,
+    help='devices that share one copy of the parameters (default: 1)',
+  )
+  add(
+    '--plan',
+    action='store_const',
+    const=True,
+    help='print the memory that --max_input_tokens take on each device, and'
+    ' exit; nothing is loaded',
+  )
+  add(
+    '--devices',
+    help='that a plan is for: 8xH200, v4-32 (default: those that are here)',
+  )
   add('--data', help='published samples: a file or a folder')
   add(
     '--calibration_data',
@@ -279,6 +304,8 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
 def _run(argv: Sequence[str], prog: str) -> int:
   processes.start()
+  if '--plan' in argv:
+    argv = ["--gin.MIXTURE_OR_TASK_NAME=''", *argv]  # no task is run
   rows = command.run_gin(
     evaluate,
     make_parser(prog),

@@ -20,6 +20,7 @@ Synopsis:
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -49,6 +50,7 @@ def register(
   num_samples: int | None = None,
   prompt_template: str | os.PathLike | None = None,
   data: str | os.PathLike | None = None,
+  decoder_only: bool = False,
 ) -> list[str]:
   """Register tasks for one vocabulary.
 
@@ -60,6 +62,8 @@ def register(
     num_samples: in each split, at most; None: 100 generated ones, or all.
     prompt_template: name or file of a wording; None: the family's default.
     data: file or folder of published samples to read.
+    decoder_only: for a model that reads prompt and answer as one text; no EOS
+      comes between them.
 
   Returns:
     The names, all of them registered now.
@@ -86,7 +90,7 @@ def register(
     'template': prompt_template,
     'data': data,
   }
-  arguments = (theirs, *options.values())
+  arguments = (theirs, decoder_only, *options.values())
   taken = set(seqio.TaskRegistry.names())
   for definition in definitions:
     if definition.name in taken - _registered.keys():
@@ -102,9 +106,46 @@ def register(
     if name in taken and _registered[name] == arguments:
       continue
     seqio.TaskRegistry.remove(name)
-    _add(definition, theirs, options)
+    _add(definition, theirs, options, decoder_only)
     _registered[name] = arguments
   return [definition.name for definition in definitions]
+
+
+def mixture_or_task(
+  names: str | Sequence[str],
+  vocabulary: vocabulary_lib.Vocabulary | seqio.Vocabulary,
+  **options: Any,
+) -> str:
+  """Register tasks where they are named, as a gin file does.
+
+  Args:
+    names: one, several with commas or in a sequence, globs too; or the name of
+      a task or mixture that somebody else registered.
+    vocabulary: the model's, ours or seqio's.
+    **options: those of `register`.
+
+  Returns:
+    The name under which seqio has it: of the task, or of a mixture of several.
+
+  Raises:
+    ValueError: what is wrong with a name; a task's data that isn't there.
+  """
+  if isinstance(names, str):
+    names = names.split(',')
+  names = [name.strip() for name in names]
+  known = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}
+  if len(names) == 1 and names[0] in known - _registered.keys():
+    return names[0]
+  chosen = [task.name for task in task_lib.select_tasks(names)]
+  register(vocabulary, chosen, **options)
+  if len(chosen) == 1:
+    return chosen[0]
+  # Such a name may have letters and digits alone; results are named by task.
+  digest = hashlib.sha256(' '.join(chosen).encode()).hexdigest()
+  mixture = f't5_align_{len(chosen)}_tasks_{digest[:8]}'
+  seqio.MixtureRegistry.remove(mixture)
+  seqio.MixtureRegistry.add(mixture, chosen, default_rate=1.0)
+  return mixture
 
 
 def _encode(vocabulary: seqio.Vocabulary) -> task_lib.Encode:
@@ -116,6 +157,7 @@ def _add(
   definition: task_lib.TaskDefinition,
   vocabulary: seqio.Vocabulary,
   options: dict[str, Any],
+  decoder_only: bool,
 ) -> None:
   """Add one task to seqio's registry."""
   # A scored target goes on in its text: nothing ends there.
@@ -125,8 +167,8 @@ def _add(
     definition.name,
     source=_source(definition, vocabulary, options),
     output_features={
-      'inputs': seqio.Feature(vocabulary=vocabulary, add_eos=True),
-      'targets': seqio.Feature(vocabulary=vocabulary, add_eos=has_end),
+      'inputs': seqio.Feature(vocabulary, add_eos=not decoder_only),
+      'targets': seqio.Feature(vocabulary, add_eos=has_end),
     },
     preprocessors=[
       seqio.preprocessors.tokenize,

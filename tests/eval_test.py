@@ -12,6 +12,7 @@ import pytest
 from t5_align import answering, cli, temperature
 from t5_align import eval as eval_lib
 from t5_align import model as model_lib
+from t5_align.tasks import generators
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RUN = 't5_align/gin_configs/runs/eval.gin'
@@ -323,7 +324,7 @@ def test_experiment_file_parses():
   arguments = eval_lib.command.bound_arguments(eval_lib.evaluate)
   assert arguments['checkpoint_path'] == 'bundled'
   assert arguments['output_dir'] == 't5_align_results'
-  tasks = eval_lib.select_tasks(arguments['tasks'])
+  tasks = generators.select_tasks(arguments['tasks'])
   by_family = {}
   for task in tasks:
     by_family.setdefault(task.family, []).append(task.size)

@@ -19,6 +19,7 @@ Synopsis:
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import difflib
+import fnmatch
 import functools
 import importlib
 import itertools
@@ -375,6 +376,28 @@ def get_task(name: str) -> TaskDefinition:
         raise ValueError(f"Task '{name}' has size 0; wanted a size from 1 up.")
       return TaskDefinition(name, numbers, family)
   raise ValueError(f"Unknown task '{name}'. {_suggest(name)}")
+
+
+def select_tasks(names: Sequence[str]) -> list[TaskDefinition]:
+  """Return the tasks of names and globs, each once, in the order asked for.
+
+  Raises:
+    ValueError: an unknown name, with the nearest one; a glob without a match.
+  """
+  selected: dict[str, TaskDefinition] = {}
+  for name in names:
+    matches = [name]
+    if any(c in name for c in '*?['):
+      matches = fnmatch.filter(list_tasks(), name)
+      if not matches:
+        raise ValueError(
+          f"No task's name matches {name!r}; `t5-align tasks` lists them."
+        )
+    for match in matches:
+      selected[match] = get_task(match)
+  if not selected:
+    raise ValueError('no task was named; `t5-align tasks` lists them.')
+  return list(selected.values())
 
 
 def _parse(form: str, name: str) -> dict[str, int] | None:
