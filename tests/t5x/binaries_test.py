@@ -1,7 +1,8 @@
 """T5X's own eval, infer and train, started as a user starts them.
 
 What they find is what we find: the same predictions, scores and metrics, with
-and without temperatures, which flags change. The gin files are in runs/.
+and without temperatures, which flags change. Runs are those of gin_configs/t5x,
+models are in models/.
 """
 
 from collections.abc import Sequence
@@ -38,11 +39,13 @@ pytestmark = [
   pytest.mark.filterwarnings('ignore'),
 ]
 
-RUNS = pathlib.Path(__file__).parent / 'runs'
-ROOT = RUNS.parents[2]
+MODELS = pathlib.Path(__file__).parent / 'models'
+ROOT = MODELS.parents[2]
+RUNS = 't5_align/gin_configs/t5x/runs'
 TINY, BUNDLED = 'passkey_128', 'passkey_1024'
 # Both sum in float32, in another order.
 TOLERANCE = 1e-5
+FEW = ['--gin.registration.mixture_or_task.num_samples=6']
 TEMPERATURES = Temperatures(encoder=0.5, decoder=0.7, cross=1.4)
 SHARPER = [
   f'--gin.temperature.Temperatures.{site}={getattr(TEMPERATURES, site)}'
@@ -52,14 +55,14 @@ SHARPER = [
 
 def start(binary: str, flags: Sequence[str], **environment: str):
   """Start one of T5X's binaries, its output in a file beside nothing else."""
-  path = os.pathsep.join([str(RUNS), str(ROOT), os.environ['PYTHONPATH']])
+  path = os.pathsep.join([str(MODELS), str(ROOT), os.environ['PYTHONPATH']])
   kept = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
   return subprocess.Popen(
     [
       sys.executable,
       '-m',
       f't5x.{binary}',
-      f'--gin_search_paths={RUNS}',
+      f'--gin_search_paths={MODELS}',
       *flags,
     ],
     env={**kept, 'PYTHONPATH': path, **environment},
@@ -80,11 +83,12 @@ def run(binary: str, *flags: str, fails: bool = False, **environment: str):
 def evaluate_flags(model: str, task: str, checkpoint, output_dir) -> list[str]:
   return [
     f'--gin_file={model}.gin',
-    '--gin_file=eval.gin',
+    f'--gin_file={RUNS}/eval.gin',
     f'--gin.MIXTURE_OR_TASK_NAME={task!r}',
     f'--gin.CHECKPOINT_PATH={str(checkpoint)!r}',
     f'--gin.EVAL_OUTPUT_DIR={str(output_dir)!r}',
-    '--gin.utils.DatasetConfig.batch_size=6',
+    '--gin.BATCH_SIZE=6',
+    *FEW,
   ]
 
 
@@ -92,14 +96,15 @@ def infer(folders, output_dir, *flags: str, model='tiny', **environment: str):
   """Run infer on a tiny model; return its rows."""
   run(
     'infer',
+    f'--gin_file={RUNS}/infer.gin',
     f'--gin_file={model}.gin',
-    '--gin_file=infer.gin',
     *[flag for flag in flags if flag.startswith('--gin_file')],
     f'--gin.MIXTURE_OR_TASK_NAME={TINY!r}',
     f'--gin.CHECKPOINT_PATH={str(folders[model])!r}',
     f'--gin.INFER_OUTPUT_DIR={str(output_dir)!r}',
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 16}",
-    '--gin.utils.DatasetConfig.batch_size=8',
+    '--gin.BATCH_SIZE=8',
+    *FEW,
     *[flag for flag in flags if not flag.startswith('--gin_file')],
     **environment,
   )
@@ -195,8 +200,7 @@ def test_a_model_without_an_encoder_is_prefilled(folders, tmp_path):
   vocabulary = vocabulary_lib.ByteVocabulary()
   own = model_lib.load_model(folders['lm'].parent)
   prompts = [
-    [*vocabulary.encode(row['inputs']['inputs_pretokenized']), 1]
-    for row in rows
+    vocabulary.encode(row['inputs']['inputs_pretokenized']) for row in rows
   ]
   # T5X goes on to the end of its window.
   generated = own.inference.generate(prompts, max_new_tokens=48)
@@ -221,7 +225,8 @@ class TestBundledModel:
   )
   def test_equals_ours(self, folders, tmp_path, temperatures, flags):
     files = evaluate_flags('bundled', BUNDLED, folders['bundled'], tmp_path)
-    run('eval', *files, *flags)
+    vocabulary = str(BUNDLED_MODEL / 'spiece.model')
+    run('eval', *files, f'--gin.VOCABULARY_PATH={vocabulary!r}', *flags)
     metrics, rows = results_of(tmp_path, BUNDLED)
     own = model_lib.load_model(BUNDLED_MODEL, temperatures=temperatures)
     generated = own.generate(
@@ -241,17 +246,16 @@ def test_finetuning_from_our_folder(folders, tmp_path):
   run(
     'train',
     '--gin_file=tiny.gin',
-    '--gin_file=finetune.gin',
+    f'--gin_file={RUNS}/finetune.gin',
     f'--gin.MIXTURE_OR_TASK_NAME={TINY!r}',
     f'--gin.INITIAL_CHECKPOINT_PATH={str(folders["tiny"])!r}',
     f'--gin.MODEL_DIR={str(tmp_path)!r}',
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 16}",
     '--gin.TRAIN_STEPS=7',
     '--gin.BATCH_SIZE=4',
-    '--gin.USE_CACHED_TASKS=False',
+    *FEW,
     '--gin.EVAL_STEPS=1',
     '--gin.EVAL_PERIOD=2',
-    '--gin.DROPOUT_RATE=0.0',
     *SHARPER,
   )
   trained = checkpoints.load_checkpoint(tmp_path)
@@ -353,12 +357,12 @@ FIELDS = {
 def test_flags_reach_every_field_of_the_network(monkeypatch):
   names = {field.name for field in dataclasses.fields(network.T5Config)}
   assert set(FIELDS) == names - {'temperatures'}
-  monkeypatch.syspath_prepend(str(RUNS))
+  monkeypatch.syspath_prepend(str(MODELS))
   bindings = [f'network.T5Config.{k} = {v!r}' for k, v in FIELDS.items()]
   layers = ((0.5,) * 4, (0.7,) * 4)
   bindings.append(f'temperature.Temperatures.encoder = {layers!r}')
   gin.clear_config()
-  gin.add_config_file_search_path(str(RUNS))
+  gin.add_config_file_search_path(str(MODELS))
   try:
     gin.parse_config_files_and_bindings(['tiny.gin'], bindings)
     model = copy.deepcopy(gin.query_parameter('%MODEL'))
