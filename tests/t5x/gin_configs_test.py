@@ -34,12 +34,15 @@ FAMILIES = {
 
 
 # Gin's configuration is a process's own, and T5X's names are those of __main__.
+# Not finalized: what the checks refuse is tested with them.
 _PARSE = """
 import importlib.util, sys
 import gin
 {binary}
 gin.add_config_file_search_path({root!r})
-gin.parse_config_files_and_bindings({files!r}, {bindings!r}, finalize_config=False)
+gin.parse_config_files_and_bindings(
+  {files!r}, {bindings!r}, finalize_config=False
+)
 {rest}
 """
 

@@ -319,3 +319,47 @@ def test_postprocessing_drops_unknown_marks_as_our_decoding_does():
   assert registration.postprocess('', example, is_target=True) == {
     'answers': ['12']
   }
+
+
+class TestMixtureOrTask:
+  """What a gin file of T5X takes the name of its task from."""
+
+  def test_one_name_registers_and_returns_it(self, vocabulary):
+    name = registration.mixture_or_task('passkey_96', vocabulary, num_samples=2)
+    assert name == 'passkey_96'
+    assert name in seqio.TaskRegistry.names()
+
+  @pytest.mark.parametrize(
+    'names',
+    ['passkey_96, passkey_97', ['passkey_96', 'passkey_97']],
+    ids=['text', 'list'],
+  )
+  def test_several_are_a_mixture_of_them(self, vocabulary, names):
+    name = registration.mixture_or_task(names, vocabulary, num_samples=2)
+    again = registration.mixture_or_task(names, vocabulary, num_samples=2)
+    assert name == again
+    tasks = seqio.get_subtasks(seqio.get_mixture_or_task(name))
+    assert [task.name for task in tasks] == ['passkey_96', 'passkey_97']
+
+  def test_a_name_of_somebody_else_is_left_as_it_is(self, vocabulary):
+    tasks.register(vocabulary, ['passkey_96'], num_samples=2)
+    seqio.MixtureRegistry.add('somebody_elses', ['passkey_96'], 1.0)
+    try:
+      name = registration.mixture_or_task('somebody_elses', vocabulary)
+    finally:
+      seqio.MixtureRegistry.remove('somebody_elses')
+    assert name == 'somebody_elses'
+
+  def test_a_wrong_name_says_which_is_meant(self, vocabulary):
+    with pytest.raises(ValueError, match="Did you mean 'passkey_96'"):
+      registration.mixture_or_task('passkei_96', vocabulary)
+
+  def test_a_decoder_alone_reads_no_eos_before_the_answer(self, vocabulary):
+    name = registration.mixture_or_task(
+      'passkey_98', vocabulary, num_samples=1, decoder_only=True
+    )
+    task = seqio.get_mixture_or_task(name)
+    (sample,) = task.get_dataset(None, 'test').as_numpy_iterator()
+    eos = vocabulary.eos_id
+    assert eos not in sample['inputs']
+    assert sample['targets'][-1] == eos
