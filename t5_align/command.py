@@ -6,7 +6,7 @@ macro that nothing reads for a new one, so a misspelt name would silently leave
 the default in force: here it is an error.
 
 An error that the user can mend is one line on stderr; `--debug` shows where it
-comes from. Exit codes:
+comes from. Of several processes it ends all (`processes`). Exit codes:
 
     0 all scored               1 some samples failed
     2 usage or configuration   3 model or data unreadable
@@ -42,7 +42,7 @@ import gin
 
 from t5_align import processes, results
 
-INTERRUPTED = 130
+INTERRUPTED = processes.INTERRUPTED
 
 
 class UsageError(ValueError):
@@ -115,7 +115,8 @@ def run_gin(
   """Call a function as flags and gin files say; keep what was said.
 
   Args:
-    function: gin-bound, with an output_dir, which gets config.gin.
+    function: gin-bound, with an output_dir, which gets config.gin; but not
+      where it only plans (plan=True).
     parser: of the short flags.
     argv: the arguments.
     targets: short flag -> the macro or parameter that it binds.
@@ -149,7 +150,7 @@ def run_gin(
   )
   arguments = bound_arguments(function)
   result = function(**arguments)
-  if processes.is_writer():
+  if processes.is_writer() and not arguments.get('plan'):
     config_file = pathlib.Path(arguments['output_dir'], 'config.gin')
     results.write_atomically(config_file, gin.config_str())
   return result
@@ -353,5 +354,7 @@ def run(
     fault, message, code = error, str(error), 2
   if '--debug' in arguments:
     traceback.print_exception(fault)
-  print(f'{name}: {" ".join(message.split())}', file=sys.stderr)
+  message = ' '.join(message.split())
+  print(f'{name}: {message}', file=sys.stderr)
+  processes.end(code, message)
   return code

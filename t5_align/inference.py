@@ -125,9 +125,9 @@ class Inference:
     jit = functools.partial(jax.jit, out_shardings=whole)
     self._encode = jit(functools.partial(_encode, network))
     self._logits = jit(functools.partial(_logits, network))
-    self._score = jit(functools.partial(_score, network))
+    self._score = jit(functools.partial(score_batch, network))
     self._generate = jit(
-      functools.partial(_generate, network),
+      functools.partial(generate_batch, network),
       static_argnames=(
         'max_new_tokens',
         'num_beams',
@@ -340,7 +340,7 @@ def _logits(
   )
 
 
-def _score(network, params, inputs, targets, temperatures):
+def score_batch(network, params, inputs, targets, temperatures):
   """Log-likelihood of each target, [B], and whether it is a number."""
   run = functools.partial(
     _logits, network, params, temperatures=temperatures, return_logits=False
@@ -362,14 +362,18 @@ def _score(network, params, inputs, targets, temperatures):
     return chosen - jax.nn.logsumexp(logits[:, 0], axis=-1)
 
   # All logits of a long target at once would be gigabytes. [B, T, …] -> [T, B]
-  row_bytes = 4 * targets.shape[0] * network.config.vocab_size
   log_likelihoods = jax.lax.map(
     log_likelihood,
     (outputs.swapaxes(0, 1), targets.T),
-    batch_size=max(1, _LOGITS_BYTES // row_bytes),
+    batch_size=positions_at_once(targets.shape[0], network.config.vocab_size),
   )
   total = jnp.sum(jnp.where(targets.T > 0, log_likelihoods, 0.0), axis=0)
   return total, jnp.isfinite(total)
+
+
+def positions_at_once(batch_size: int, vocab_size: int) -> int:
+  """Return how many targets' positions scoring makes logits of at a time."""
+  return max(1, _LOGITS_BYTES // (4 * batch_size * vocab_size))
 
 
 def _join(inputs, targets):
@@ -381,7 +385,7 @@ def _join(inputs, targets):
   return joined.at[jnp.arange(B)[:, None], at].set(targets), at
 
 
-def _generate(
+def generate_batch(
   network,
   params,
   inputs,

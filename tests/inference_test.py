@@ -110,7 +110,7 @@ def test_memory_of_scoring_does_not_grow_by_the_logits(kind, monkeypatch):
   init = functools.partial(network.init, enable_dropout=False)
   inputs = [tokens] * (3 if kind is Transformer else 2)
   params = jax.eval_shape(init, jax.random.key(0), *inputs)['params']
-  score = functools.partial(inference_lib._score, network)
+  score = functools.partial(inference_lib.score_batch, network)
   compiled = (
     jax.jit(score)
     .lower(params, tokens, tokens, config.temperatures.as_arrays(config))

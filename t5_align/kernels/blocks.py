@@ -18,7 +18,9 @@ Synopsis:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
+import contextvars
 import dataclasses
 import functools
 from typing import Any, NamedTuple
@@ -36,6 +38,22 @@ MASKED = -1e30
 # Logits that a block has for all sequences and heads together, on accelerators:
 # 512 MiB of them.
 _LOGITS_PER_BLOCK = 1 << 27
+
+
+# What programs are compiled for; None for the default backend.
+_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+  'platform', default=None
+)
+
+
+@contextlib.contextmanager
+def compile_for(platform: str) -> Iterator[None]:
+  """Choose block lengths for 'cpu', 'gpu' or 'tpu', whatever is here."""
+  token = _platform.set(platform)
+  try:
+    yield
+  finally:
+    _platform.reset(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +166,10 @@ def scan_blocks(
     What `finish` returns, its arrays [B, N, t, …] joined to [B, N, T, …].
   """
   T, S = query.shape[1], key.shape[1]
-  target_q, target_k = block_lengths(query.shape[0] * query.shape[2])
+  # Sequences and heads are split over the devices of a mesh.
+  mesh = jax.sharding.get_abstract_mesh()
+  num_rows = query.shape[0] * query.shape[2]
+  target_q, target_k = block_lengths(max(1, num_rows // max(1, mesh.size)))
   num_q, block_q = _blocks(T, target_q)
   num_k, block_k = _blocks(S, target_k)
   # [B, L, N, H] -> [blocks, B, N, block, H]
@@ -236,9 +257,10 @@ def block_lengths(num_rows: int) -> tuple[int, int]:
   32 heads; at 256 heads and sequences 512 by 1,024 take 0.8 of it.
 
   Args:
-    num_rows: B · N, the sequences and heads that a block is made for.
+    num_rows: B · N, the sequences and heads of a device that a block is made
+      for.
   """
-  if jax.default_backend() == 'cpu':
+  if (_platform.get() or jax.default_backend()) == 'cpu':
     return 256, 512
   area = _LOGITS_PER_BLOCK // (2 * num_rows)  # of a block half as wide
   queries = 1 << (area.bit_length() - 1) // 2
