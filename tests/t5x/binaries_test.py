@@ -14,8 +14,9 @@ import pathlib
 import socket
 import subprocess
 import sys
+from typing import Any
 
-import flax
+import flax.core
 import gin
 import jax
 import jax.numpy as jnp
@@ -92,7 +93,7 @@ def evaluate_flags(model: str, task: str, checkpoint, output_dir) -> list[str]:
   ]
 
 
-def infer(folders, output_dir, *flags: str, model='tiny', **environment: str):
+def infer(folders, output_dir, *flags: str, model='tiny', **environment: Any):
   """Run infer on a tiny model; return its rows."""
   run(
     'infer',

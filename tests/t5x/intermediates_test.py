@@ -4,6 +4,8 @@ They are those of the kernel: of each query row and head the entropy in nats
 and the largest probability, under the path of its attention.
 """
 
+from typing import Any
+
 import flax.linen as nn
 from flax.traverse_util import flatten_dict
 import jax
@@ -18,7 +20,7 @@ _REASON = 'T5X is not importable; tests/t5x/README.md says how to make it so.'
 t5x_models = pytest.importorskip('t5x.models', reason=_REASON)
 seqio = pytest.importorskip('seqio', reason=_REASON)
 
-SIZES = dict(
+SIZES: dict[str, Any] = dict(
   vocab_size=24,
   emb_dim=16,
   num_heads=2,
@@ -30,13 +32,13 @@ SIZES = dict(
 WIDTH = 12
 
 
-def score(decoder_only: bool, **temperatures: float):
+def score(decoder_only: bool, **temperatures: float) -> dict[str, Any]:
   """T5X's scores and intermediates, of one of its models around ours."""
   vocabulary = seqio.PassThroughVocabulary(SIZES['vocab_size'], eos_id=1)
   config = T5Config(**SIZES, temperatures=Temperatures(**temperatures))
   tokens = np.random.default_rng(0).integers(2, 24, (2, WIDTH))
   tokens[1, 8:] = 0
-  batch = {
+  batch: dict[str, Any] = {
     'decoder_input_tokens': np.pad(tokens, ((0, 0), (1, 0)))[:, :-1],
     'decoder_target_tokens': tokens,
     'decoder_loss_weights': (tokens > 0).astype(np.float32),
@@ -63,9 +65,10 @@ def score(decoder_only: bool, **temperatures: float):
     )(params, batch)
     plain = jax.jit(model.score_batch)(params, batch)
   np.testing.assert_allclose(scores, plain, rtol=1e-5)
+  found: dict[str, Any] = flatten_dict(intermediates, sep='/')
   return {
     path.removesuffix('/attention_statistics'): value
-    for path, (value,) in flatten_dict(intermediates, sep='/').items()
+    for path, (value,) in found.items()
     if path.endswith('/attention_statistics')
   }
 
