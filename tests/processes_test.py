@@ -1,18 +1,84 @@
 """Several processes: how they start, and that they find what one finds."""
 
-import json
 import os
 import pathlib
-import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 from t5_align import processes
 
 ROOT = pathlib.Path(__file__).parents[1]
+
+# A run of three meetings, in which process WHO does ACT between the first two.
+MEET = """
+import os, signal, sys, time
+from t5_align import processes
+processes.start()
+processes.wait_for_all('all here')
+if processes.name(WHO).startswith(f'process {os.environ["JAX_PROCESS_ID"]} '):
+  ACT
+processes.wait_for_all('done')
+processes.wait_for_all('really done')
+"""
+
+
+def free_port():
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return free.getsockname()[1]
+
+
+def variables(port, index, count):
+  return {
+    'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
+    'JAX_NUM_PROCESSES': str(count),
+    'JAX_PROCESS_ID': str(index),
+    'T5_ALIGN_TIMEOUT': '5',
+    'PYTHONPATH': str(ROOT),
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
+  }
+
+
+def start_all(arguments, count):
+  """Start a program in so many processes that find each other."""
+  port = free_port()
+  return [
+    subprocess.Popen(
+      [sys.executable, *arguments],
+      cwd=ROOT,
+      env={**os.environ, **(variables(port, i, count) if count > 1 else ALONE)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for i in range(count)
+  ]
+
+
+ALONE = {
+  'PYTHONPATH': str(ROOT),
+  'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
+}
+
+
+def finish_all(started, seconds=200):
+  """Return the exit code and the output of each process."""
+  try:
+    outputs = [p.communicate(timeout=seconds)[0] for p in started]
+  finally:
+    for process in started:
+      process.kill()
+  return [(p.returncode, output) for p, output in zip(started, outputs)]
+
+
+def meet(who, act, count=2):
+  program = MEET.replace('WHO', str(who)).replace('ACT', act)
+  return finish_all(start_all(['-c', program], count), seconds=60)
 
 
 def test_one_process_does_everything():
@@ -22,23 +88,27 @@ def test_one_process_does_everything():
   processes.wait_for_all('nothing')
 
 
-@pytest.mark.parametrize(
-  ('environment', 'complaint'),
-  [
-    ({'JAX_NUM_PROCESSES': '2'}, 'not JAX_COORDINATOR_ADDRESS and JAX_PROCESS'),
-    (
-      {
-        'JAX_COORDINATOR_ADDRESS': 'localhost:1',
-        'JAX_NUM_PROCESSES': '2',
-        'JAX_PROCESS_ID': '2',
-      },
-      "JAX_PROCESS_ID is '2'",
-    ),
-  ],
-)
-def test_an_environment_that_makes_no_sense(environment, complaint):
-  with pytest.raises(ValueError, match=complaint):
-    processes.start(environment)
+def test_an_environment_that_makes_no_sense():
+  with pytest.raises(ValueError, match='JAX_PROCESS_ID set, but not JAX_COORD'):
+    processes.start({'JAX_PROCESS_ID': '1'})
+
+
+def test_the_others_cannot_be_joined():
+  """The port belongs to somebody else."""
+  with socket.socket() as taken:
+    taken.bind(('localhost', 0))
+    taken.listen()
+    environment = variables(taken.getsockname()[1], 0, 2)
+    done = subprocess.run(
+      [sys.executable, '-c', MEET],
+      cwd=ROOT,
+      env={**os.environ, **environment},
+      capture_output=True,
+      text=True,
+      timeout=60,
+    )
+  assert done.returncode != 0
+  assert 'JAX_COORDINATOR_ADDRESS says that there are several' in done.stderr
 
 
 def test_imports_touch_no_device():
@@ -50,63 +120,77 @@ def test_imports_touch_no_device():
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
 
-def evaluate(folder, **environment):
-  """Start an evaluation of the bundled model in a process of its own."""
-  arguments = [
-    '--model=bundled', '--task=passkey_128,line_retrieval_tokens_90',
-    '--alignment=none,0.8', '--limit=7', '--batch_size=2',
-    f'--output_dir={folder}',
-  ]  # fmt: skip
-  return subprocess.Popen(
-    [sys.executable, '-m', 't5_align.eval', *arguments],
-    cwd=ROOT,
-    env={
-      **os.environ,
-      'PYTHONPATH': str(ROOT),
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
-      **environment,
-    },
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
+def test_they_wait_for_the_slowest():
+  ends = meet(1, 'time.sleep(7)')
+  assert ends == [(0, ''), (0, '')]
+
+
+@pytest.mark.parametrize('who', [0, 1])
+def test_a_killed_process_ends_the_others(who):
+  ends = meet(who, 'os.kill(os.getpid(), signal.SIGKILL)', count=3)
+  assert ends[who][0] == -signal.SIGKILL
+  others = [end for i, end in enumerate(ends) if i != who]
+  lost = f': process {who} ({socket.gethostname()}) '
+  for code, output in others:
+    assert code == processes.INTERRUPTED, output
+    assert lost in output, output
+
+
+@pytest.mark.parametrize('who', [0, 1])
+def test_an_exception_ends_the_others_at_once(who):
+  began = time.monotonic()
+  ends = meet(who, 'raise OSError("disk full")')
+  assert time.monotonic() - began < 30
+  assert [code for code, _ in ends] == [1, 1]
+  failed = f'process {who} ({socket.gethostname()}) failed: OSError: disk full'
+  assert failed in ends[1 - who][1]
+  assert 'Traceback' in ends[who][1]
+
+
+def test_an_error_of_a_command_ends_all_with_its_code():
+  ends = meet(1, 'processes.end(3, "torn.json is torn")')
+  assert [code for code, _ in ends] == [3, 3]
+  assert 'failed: torn.json is torn' in ends[0][1]
+
+
+def test_who_leaves_before_the_others_ends_them():
+  ends = meet(1, 'sys.exit()')
+  assert ends[0][0] == processes.INTERRUPTED
+  assert 'ended before the others' in ends[0][1]
+
+
+def test_meeting_for_other_reasons_is_an_error():
+  ends = meet(1, 'processes.wait_for_all("lunch")')
+  assert [code for code, _ in ends] == [1, 1]
+  assert "waits for 'lunch', this one for 'done'" in ends[0][1]
+
+
+def test_they_end_where_they_are_told_to():
+  """JAX's runtime would pass over SIGTERM."""
+  ends = meet(1, 'os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)')
+  assert ends[1][0] == -signal.SIGTERM
+  assert ends[0][0] == processes.INTERRUPTED
+
+
+def test_all_hear_what_each_says():
+  ends = meet(
+    0,
+    'pass\nprint(processes.gather("hosts", "h" + '
+    'os.environ["JAX_PROCESS_ID"]), flush=True)',
+    count=2,
   )
+  assert [output for _, output in ends] == ["['h0', 'h1']\n"] * 2
 
 
-def finish(process):
-  output, _ = process.communicate(timeout=200)
-  assert process.returncode == 0, output
-  return output
-
-
-def samples(folder):
-  """The files of samples, without the seconds that each took."""
-  return {
-    path.name: re.sub(r', "seconds": [\d.e-]+}', '}', path.read_text())
-    for path in sorted((folder / 'samples').iterdir())
-  }
-
-
-@pytest.mark.slow
-def test_two_processes_write_what_one_writes(tmp_path):
-  finish(evaluate(tmp_path / 'one'))
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    port = free.getsockname()[1]
-  both = [
-    evaluate(
-      tmp_path / 'two',
-      JAX_COORDINATOR_ADDRESS=f'localhost:{port}',
-      JAX_NUM_PROCESSES='2',
-      JAX_PROCESS_ID=str(i),
-    )
-    for i in range(2)
-  ]
-  first, second = [finish(process) for process in both]
-  assert 'passkey_match' in first and 'passkey_match' not in second
-  assert samples(tmp_path / 'two') == samples(tmp_path / 'one')
-  assert len(samples(tmp_path / 'one')) == 4
-  one, two = (
-    json.loads((tmp_path / name / 'results.json').read_text())['rows']
-    for name in ('one', 'two')
-  )
-  assert one == two
+def test_a_folder_that_hosts_do_not_share(tmp_path):
+  call = f'processes.check_shared(pathlib.Path({str(tmp_path)!r}))'
+  act = f'pass\nimport pathlib\n{call}'
+  assert [code for code, _ in meet(0, act)] == [0, 0]
+  assert not list(tmp_path.iterdir())
+  blind = """pass
+import pathlib
+if os.environ['JAX_PROCESS_ID'] == '1':
+  pathlib.Path.exists = lambda path: False"""
+  ends = meet(0, blind + act.removeprefix('pass'))
+  assert [code for code, _ in ends] == [1, 1]
+  assert 'must be on a file system that they share' in ends[0][1]
