@@ -230,6 +230,8 @@ def _find_once(
 ) -> Temperatures:
   """Return what the run's folder keeps; else find it, and keep it there.
 
+  The first group of processes finds it; the others wait.
+
   Args:
     name: of the alignment.
     model: that it is for.
@@ -240,42 +242,45 @@ def _find_once(
   Raises:
     ResumeError: the folder has results of something else by this name.
   """
+  processes.check_shared(context.folder)
   path = context.folder / 'alignments' / f'{name}.json'
-  if processes.is_writer():
-    _keep(name, path, model, context, json.loads(results.to_json(asked)), find)
+  asked = json.loads(results.to_json(asked))
+  is_kept = _is_kept(name, path, model, context, asked)
+  processes.wait_for_all(f'looked for {name}')
+  if not is_kept and (model.layout is None or model.layout.group == 0):
+    temperatures, record = find()
+    if processes.is_writer():
+      path.parent.mkdir(parents=True, exist_ok=True)
+      record = json.loads(results.to_json({**record, 'asked': asked}))
+      temperature_lib.save(path, temperatures, **record)
   processes.wait_for_all(f'found {name}')
   # What is found is also what is read: numbers as the file has them.
   return temperature_lib.load_calibrated(path)[0]
 
 
-def _keep(
+def _is_kept(
   name: str,
   path: pathlib.Path,
   model: Any,
   context: Context,
   asked: Mapping[str, Any],
-  find: Callable[[], tuple[Temperatures, Mapping[str, Any]]],
-) -> None:
-  """Make sure that a file holds what is asked; see `_find_once`."""
-  if path.exists():
-    _, record = temperature_lib.load_calibrated(path)
-    model.check_calibration(path, record)
-    earlier = record.get('asked', {})
-    others = [key for key in asked if earlier.get(key) != asked[key]]
-    if not others:
-      return
-    if _has_results(context.folder, name):
-      # Better now than after minutes of calibration.
-      raise provenance.ResumeError(
-        f'{context.folder} has results of {name!r} found with another'
-        f' {others[0]}: {provenance.brief(earlier.get(others[0]))}, now'
-        f' {provenance.brief(asked[others[0]])}. Choose a new output directory,'
-        ' or set it back.'
-      )
-  temperatures, record = find()
-  path.parent.mkdir(parents=True, exist_ok=True)
-  record = json.loads(results.to_json({**record, 'asked': asked}))
-  temperature_lib.save(path, temperatures, **record)
+) -> bool:
+  """Return whether a file holds what is asked; see `_find_once`."""
+  if not path.exists():
+    return False
+  _, record = temperature_lib.load_calibrated(path)
+  model.check_calibration(path, record)
+  earlier = record.get('asked', {})
+  others = [key for key in asked if earlier.get(key) != asked[key]]
+  if others and _has_results(context.folder, name):
+    # Better now than after minutes of calibration.
+    raise provenance.ResumeError(
+      f'{context.folder} has results of {name!r} found with another'
+      f' {others[0]}: {provenance.brief(earlier.get(others[0]))}, now'
+      f' {provenance.brief(asked[others[0]])}. Choose a new output directory,'
+      ' or set it back.'
+    )
+  return not others
 
 
 def _has_results(folder: pathlib.Path, name: str) -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+import json
 import os
 import pathlib
 import sys
@@ -31,6 +32,7 @@ from t5_align import (
   calibration_text,
   command,
   opening,
+  processes,
   provenance,
   results,
 )
@@ -96,6 +98,9 @@ def calibrate(
 ) -> Temperatures:
   """Calibrate a checkpoint; report, and return its temperatures.
 
+  Where there are several processes the first group measures, the others wait,
+  and the first process writes.
+
   Args:
     checkpoint_path: a folder, a hub id or 'bundled'.
     output_dir: gets temperatures.json, statistics.json, plots and a page; what
@@ -137,12 +142,17 @@ def calibrate(
   text = opening.open_text(model, data, split, seed)
   if lengths is None:
     lengths = [_DEFAULT_TIMES * (model.training_length or 0)]
-  calibration = model.calibrate(text, lengths, options)
-  write(model, calibration, text, output_dir)
-  from t5_align import report
+  found = None
+  if model.layout is None or model.layout.group == 0:
+    calibration = model.calibrate(text, lengths, options)
+    write(model, calibration, text, output_dir)
+    found = calibration.temperatures.to_json()
+  told = processes.gather('calibrated', results.to_json(found))
+  if processes.is_writer():
+    from t5_align import report
 
-  report.show_calibration(output_dir)
-  return calibration.temperatures
+    report.show_calibration(output_dir)
+  return Temperatures.from_json(json.loads(told[0]))
 
 
 def write(
@@ -151,7 +161,7 @@ def write(
   text: calibration_text.CalibrationText,
   output_dir: str | os.PathLike,
 ) -> None:
-  """Write temperatures.json and statistics.json."""
+  """Write temperatures.json and statistics.json, in the first process."""
   folder = pathlib.Path(output_dir)
   record = model.calibration_record(calibration, text)
   statistics = {
@@ -160,6 +170,8 @@ def write(
     'rules': _curves(model, calibration),
   }
   content = results.to_json(statistics, indent=1)
+  if not processes.is_writer():
+    return
   folder.mkdir(parents=True, exist_ok=True)
   # One right after the other: both are of this calibration, or neither is.
   temperature_lib.save(
@@ -288,6 +300,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
 
 
 def _run(argv: Sequence[str], prog: str) -> int:
+  processes.start()
   command.run_gin(
     calibrate,
     make_parser(prog),

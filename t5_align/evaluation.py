@@ -7,8 +7,9 @@ traced, so a shape compiles once however many alignments there are:
 
 The device never waits: while it works, tasks are made ready, and answers are
 scored, written and summed up. A rerun takes up where the last one stopped, and
-refuses where it would mix two configurations. Several processes share the
-batches; each writes its part of the samples, which the first one puts together.
+refuses where it would mix two configurations. Groups of processes share the
+batches (`sharding.Layout`); the leader of each writes its part of the samples,
+which the first process puts together (`sample_files`).
 
 Synopsis:
 
@@ -20,22 +21,28 @@ Synopsis:
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent import futures
 import dataclasses
-import glob
 import os
 import pathlib
 import time
 from typing import Any
 
-import jax
 from rich import console as rich_console
 
-from t5_align import answering, processes, progress, provenance, results
+from t5_align import (
+  answering,
+  processes,
+  progress,
+  provenance,
+  results,
+  sample_files,
+)
 from t5_align.aligning import Alignment
 from t5_align.preparation import Preparation
 from t5_align.prompts import Prepared, Prompt, Settings
+from t5_align.sharding import Layout
 from t5_align.tasks.generators import task as task_lib
 
 # Batches and rows that are not yet written, at most.
@@ -117,7 +124,9 @@ def evaluate(
       _warn(prepared, console)
       run.add(prepared)
       steps = [
-        _plan(prepared, alignment, run.output_dir, settings.batch_size)
+        _plan(
+          prepared, alignment, run.output_dir, settings.batch_size, model.layout
+        )
         for alignment in alignments
       ]
       for step in steps:
@@ -188,12 +197,14 @@ class _Run:
     self.rows: list[dict[str, Any]] = []
     self.behind = _Behind()
     self._last_sync = time.monotonic()
+    self._layout: Layout | None = model.layout
 
   def begin(self, alignments: Sequence[Alignment]) -> None:
     """Start results.json, or go on with the one that is there."""
     temperatures = {a.name: a.temperatures.to_json() for a in alignments}
     header = self._make_header({}, {}, temperatures)
     self.header, self.rows = _continue_from(self.output_dir, header)
+    processes.check_shared(self.output_dir)
 
   def add(self, prepared: Prepared) -> None:
     """Enter a task; ResumeError if the folder has another by its name."""
@@ -217,7 +228,7 @@ class _Run:
     # Processes meet in the same order: in this thread.
     self.behind.wait()
     processes.wait_for_all(f'answered {step.label}')
-    _gather(step.path, step.prepared.prompts)
+    sample_files.gather(step.path, _ids(step.prepared.prompts))
     # A finished run that is asked for again compiles nothing.
     compiled = self.model.inference.num_compiled
     self.header['compiled_shapes'] = compiled or self.header['compiled_shapes']
@@ -236,7 +247,8 @@ class _Run:
     # A disk may take as long for it as a small model for a batch.
     is_due = time.monotonic() - self._last_sync > _SECONDS_AT_RISK
     kept = [row for row in rows if row['id'] in missing]
-    _append(_part(step.path), kept, sync=is_due)
+    if self._layout is None or self._layout.is_leader:
+      sample_files.append(step.path, kept, sync=is_due)
     if is_due:
       self._last_sync = time.monotonic()
 
@@ -274,18 +286,22 @@ def _plan(
   alignment: Alignment,
   output_dir: pathlib.Path,
   batch_size: int,
+  layout: Layout | None,
 ) -> _Step:
-  """Return the batches still to be answered, short prompts first.
+  """Return the batches that this process's group answers, short prompts first.
 
-  Batches are the same whether a run was interrupted or not, so that answers
-  never depend on it: one written in part is generated whole once more.
+  Batches are the same whether a run was interrupted or not, and however many
+  groups share them, so that answers never depend on it: one written in part is
+  generated whole once more.
 
   Raises:
     ResumeError: a sample was asked with another prompt.
   """
   path = results.samples_path(output_dir, prepared.task.name, alignment.name)
-  _gather(path, prepared.prompts)
-  done = {sample['id']: sample['prompt_hash'] for sample in _read(path)}
+  sample_files.gather(path, _ids(prepared.prompts))
+  done = {
+    sample['id']: sample['prompt_hash'] for sample in sample_files.read(path)
+  }
   for prompt in prepared.prompts:
     if done.get(prompt.sample.id, prompt.hash) != prompt.hash:
       raise provenance.ResumeError(
@@ -299,60 +315,24 @@ def _plan(
     missing = {prompt.sample.id for prompt in batch} - done.keys()
     if missing:
       batches.append((batch, missing))
-  return _Step(prepared, alignment, path, processes.deal(batches))
-
-
-def _part(path: pathlib.Path) -> pathlib.Path:
-  """Return the file that this process adds the samples of `path` to."""
-  return path.with_suffix(f'.part{jax.process_index()}')
-
-
-def _read(path: pathlib.Path) -> list[dict[str, Any]]:
-  return results.read_samples(path) if path.exists() else []
-
-
-def _gather(path: pathlib.Path, prompts: Sequence[Prompt]) -> None:
-  """Put the parts of a samples file together, short prompts first.
-
-  What was written before an interruption is a part, too, whole or torn.
-  """
-  if processes.is_writer():
-    parts = sorted(path.parent.glob(f'{glob.escape(path.stem)}.part*'))
-    lines = {
-      sample['id']: results.to_json(sample) + '\n'
-      for file in (path, *parts)
-      for sample in _read(file)
-    }
-    places = {
-      prompt.sample.id: i for i, prompt in enumerate(_in_order(prompts))
-    }
-    # Samples beyond a lower limit than before stay, at the end, where a report
-    # passes over them.
-    ordered = sorted(lines, key=lambda name: places.get(name, len(places)))
-    if ordered != list(lines) or parts:
-      results.write_atomically(path, ''.join(lines[name] for name in ordered))
-    for part in parts:
-      part.unlink()
-  processes.wait_for_all(f'gathered {path.name}')
+  if layout is None:
+    share = processes.deal(batches)
+  else:
+    share = processes.deal(batches, layout.group, layout.num_groups)
+  return _Step(prepared, alignment, path, share)
 
 
 def _in_order(prompts: Sequence[Prompt]) -> list[Prompt]:
   return sorted(prompts, key=lambda prompt: len(prompt.tokens))
 
 
+def _ids(prompts: Sequence[Prompt]) -> list[str]:
+  """The order of a samples file."""
+  return [prompt.sample.id for prompt in _in_order(prompts)]
+
+
 def _num_tokens(batch: Sequence[Prompt]) -> int:
   return sum(len(prompt.tokens) for prompt in batch)
-
-
-def _append(
-  path: pathlib.Path, rows: Sequence[Mapping[str, Any]], sync: bool
-) -> None:
-  """Add rows to a file; with `sync` they survive whatever comes next."""
-  with open(path, 'a', encoding='utf-8', newline='\n') as file:
-    file.write(''.join(results.to_json(row) + '\n' for row in rows))
-    if sync:
-      file.flush()
-      os.fsync(file.fileno())
 
 
 def _make_row(output_dir: pathlib.Path, step: _Step) -> dict[str, Any]:
@@ -362,7 +342,7 @@ def _make_row(output_dir: pathlib.Path, step: _Step) -> dict[str, Any]:
 
   def read(name: str) -> list[dict[str, Any]]:
     path = results.samples_path(output_dir, task.name, name)
-    return [sample for sample in _read(path) if sample['id'] in ids]
+    return [s for s in sample_files.read(path) if s['id'] in ids]
 
   samples = read(alignment)
   if len(samples) != len(ids):

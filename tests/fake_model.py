@@ -78,6 +78,7 @@ def fake_model(**inference_options):
     vocabulary=vocabulary,
     temperatures=Temperatures(),
     training_length=128,
+    layout=None,
     check_calibration=lambda path, calibration: None,
     inference=FakeInference(vocabulary, **inference_options),
     checkpoint=types.SimpleNamespace(
