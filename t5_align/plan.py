@@ -284,7 +284,8 @@ def _lower(program, network, params, mesh, job):
   config = network.config
   temperatures = jax.tree.map(
     lambda x: struct(x.shape, x.dtype, whole),
-    config.temperatures.as_arrays(config),
+    # Made here, they would be put on the mesh.
+    jax.eval_shape(lambda: config.temperatures.as_arrays(config)),
   )
   inputs = struct((B, job['length']), jnp.int32, split)
   if program == 'score':
