@@ -104,6 +104,7 @@ ALLOWED_IMPORTERS = {
     ('seqio', 'tensorflow', 'tensorflow_datasets', 'tensorflow_text'),
     (
       'tasks/*',
+      'tasks/pretraining/registration.py',
       't5_align/evaluation.py',
       't5_align/t5x_models.py',
       't5_align/t5x_checks.py',

@@ -19,6 +19,7 @@ import hashlib
 import os
 import pathlib
 import tempfile
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,8 @@ from t5_align.tasks.pretraining.ahead import map_ahead
 _VERSION = 1
 # Characters that a process tokenizes at once.
 _CHUNK = 2**20
-_SPLITS = ('train.jsonl', 'train.jsonl.gz', 'train.jsonl.zst')
+# Of a split's file, as `tasks.data.corpus` writes it, packed or not.
+_ENDINGS = ('.jsonl', '.jsonl.gz', '.jsonl.zst')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +82,25 @@ def training_files(data: str | os.PathLike | Sequence[str]) -> list[str]:
   Raises:
     FileNotFoundError, ValueError: see `documents.find_files`.
   """
-  paths = [data] if isinstance(data, (str, os.PathLike)) else list(data)
-  for i, path in enumerate(paths):
-    for name in _SPLITS:
-      if os.path.isfile(os.path.join(path, name)):
-        paths[i] = os.path.join(path, name)
-  return documents.find_files(paths)
+  return documents.find_files(
+    [_split_file(path, 'train') or path for path in _as_list(data)]
+  )
+
+
+def held_out_files(data: str | os.PathLike | Sequence[str]) -> list[str]:
+  """Return the text files to watch training by: each folder's dev.jsonl."""
+  found = (_split_file(path, 'dev') for path in _as_list(data))
+  return [file for file in found if file]
+
+
+def _as_list(data: str | os.PathLike | Sequence[str]) -> list[Any]:
+  return [data] if isinstance(data, (str, os.PathLike)) else list(data)
+
+
+def _split_file(folder: str | os.PathLike, split: str) -> str | None:
+  """Return the file of a corpus's split, if this is a corpus."""
+  files = [os.path.join(folder, f'{split}{ending}') for ending in _ENDINGS]
+  return next(filter(os.path.isfile, files), None)
 
 
 def read_texts(files: Iterable[str]) -> Iterator[str]:

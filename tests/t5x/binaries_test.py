@@ -271,6 +271,59 @@ def test_finetuning_from_our_folder(folders, tmp_path):
   assert settings['temperatures'] == TEMPERATURES.to_json()
 
 
+SMALL = dict(emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32, vocab_size=1536)
+
+
+@pytest.mark.parametrize(
+  ('model', 'flags', 'sizes'),
+  [
+    (
+      't5_1_1_small',
+      ['--gin.objectives.SpanCorruption.input_tokens=64'],
+      dict(num_encoder_layers=1, num_decoder_layers=1),
+    ),
+    (
+      'decoder_only_small',
+      [
+        '--gin.mixture.TextTask.objective=@objectives.LanguageModel()',
+        '--gin.objectives.LanguageModel.target_tokens=64',
+        '--gin.registration.register.decoder_only=True',
+      ],
+      dict(num_decoder_layers=1, logits_via_embedding=True),
+    ),
+  ],
+  ids=['encoder-decoder', 'decoder-only'],
+)
+def test_pretraining_makes_a_model_that_we_load(tmp_path, model, flags, sizes):
+  for split in ('train', 'dev'):
+    text = f'The {split} is blue and the old man walked in the garden. ' * 100
+    row = json.dumps({'text': text}) + '\n'
+    (tmp_path / f'{split}.jsonl').write_text(row)
+  knobs = SMALL | sizes
+  run(
+    'train',
+    f'--gin_file=t5_align/gin_configs/t5x/models/{model}.gin',
+    f'--gin_file={RUNS}/pretrain.gin',
+    f'--gin.DATA={str(tmp_path)!r}',
+    f'--gin.VOCABULARY_PATH={str(BUNDLED_MODEL / "spiece.model")!r}',
+    f'--gin.MODEL_DIR={str(tmp_path / "model")!r}',
+    f'--gin.registration.register.cache_dir={str(tmp_path / "tokens")!r}',
+    '--gin.registration.register.num_validation_examples=4',
+    "--gin.TASK_FEATURE_LENGTHS={'inputs': 64, 'targets': 64}",
+    *('--gin.TRAIN_STEPS=2', '--gin.BATCH_SIZE=2'),
+    *('--gin.train.eval_steps=1', '--gin.train.eval_period=2'),
+    *flags,
+    *[f'--gin.network.T5Config.{k}={v}' for k, v in knobs.items()],
+  )
+  trained = model_lib.load_model(
+    tmp_path / 'model' / 'checkpoint_2',
+    config=network.T5Config(**knobs, mlp_activations=('gelu', 'linear')),
+    vocabulary=BUNDLED_MODEL,
+  )
+  assert trained.checkpoint.decoder_only == (model == 'decoder_only_small')
+  assert np.isfinite(trained.score(['The sky'], [' is blue.'])).all()
+
+
 def test_two_processes_find_what_one_finds(folders, tmp_path):
   def flags(name):
     return evaluate_flags('tiny', TINY, folders['tiny'], tmp_path / name)
