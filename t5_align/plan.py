@@ -6,9 +6,9 @@ and `score` are compiled on shapes alone, for one group's mesh, and nothing is
 loaded or run. Where the devices are not here, others stand in for them:
 
   compiled for them      these devices are here, or libtpu is, for a TPU
-  CPU devices stand in   virtual ones, in a process of its own. A CPU computes
-                         bfloat16 in float32, so that activations come out up to
-                         twice as large: an upper bound.
+  CPU devices stand in   virtual ones, in a process of its own. An estimate: a
+                         CPU computes bfloat16 in float32, which takes more, and
+                         a TPU pads and copies arrays, which a CPU does not.
 
 Synopsis:
 
@@ -52,7 +52,12 @@ from t5_align.parameters import list_parameters
 # A GPU's share that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says else:
 # docs.jax.dev/en/latest/gpu_memory_allocation.html
 _GPU_SHARE = 0.75
+# Of a TPU's memory: libtpu 0.0.52 compiles for 30.75 of a v4's 32 GiB.
+_TPU_SHARE = 0.96
+_SHARES = {'gpu': _GPU_SHARE, 'tpu': _TPU_SHARE}
 PROGRAMS = ('generate', 'score')
+
+_NO_ROOM = 'RESOURCE_EXHAUSTED'
 
 # What an accelerator's compiler does and a CPU's does not: order operations for
 # little memory, and convert weights and cache at each step, not before them.
@@ -81,6 +86,7 @@ class Plan:
     logits: of one step of generating, or of the targets scored at a time.
     activations: all other temporaries, and inputs and outputs.
     how: what the activations were compiled for.
+    refusal: what the devices' own compiler said if it found too little memory.
   """
 
   model: str
@@ -95,6 +101,7 @@ class Plan:
   logits: int
   activations: int
   how: str
+  refusal: str = ''
 
   @property
   def total_bytes(self) -> int:
@@ -105,12 +112,13 @@ class Plan:
   def usable_bytes(self) -> int:
     """What JAX has of a device unless it is told otherwise."""
     kind = self.devices.kind
-    share = _GPU_SHARE if kind.platform == 'gpu' else 1.0
-    return int(kind.memory_bytes * share)
+    return int(kind.memory_bytes * _SHARES.get(kind.platform, 1.0))
 
   @property
   def fits(self) -> bool | None:
     """Whether the device has room; None where its memory is not known."""
+    if self.refusal:
+      return False
     if not self.devices.kind.memory_bytes:
       return None
     return self.total_bytes <= self.usable_bytes
@@ -131,12 +139,15 @@ class Plan:
       f'  {"total":14}{self.total_bytes:18,}{self.total_bytes / GIB:10.2f}',
     ]
     if self.fits is not None:
-      share = f'{_GPU_SHARE:.0%} of ' * (kind.platform == 'gpu')
+      share = _SHARES.get(kind.platform)
+      share = f'{share:.0%} of ' if share else ''
       lines.append(
         f'  {kind.name:14}{self.usable_bytes:18,}'
         f'{self.usable_bytes / GIB:10.2f}  {share}{kind.memory_bytes:,}'
       )
       lines += ['', 'It fits.' if self.fits else _advice(self)]
+    if self.refusal:
+      lines.append(f'The compiler: {self.refusal}')
     lines += ['', f'Activations: of {self.program}, {self.how}.']
     if kind.source:
       lines.append(f'Memory of a device: {kind.source}.')
@@ -379,10 +390,7 @@ def _stand_ins(job):
     devices = jax.devices()
     how = f'compiled for {devices[0].device_kind}'
     if job['platform'] in ('gpu', 'tpu') and devices[0].platform == 'cpu':
-      how = (
-        'compiled for CPU devices that stand in, which compute bfloat16 in'
-        ' float32: an upper bound'
-      )
+      how = 'compiled for CPU devices that stand in: an estimate'
     return devices, how
   from jax.experimental import topologies
 
@@ -423,8 +431,11 @@ def _measure_elsewhere(job: dict[str, Any]) -> dict[str, Any]:
     check=False,
   )
   if child.returncode and job['topology']:
-    # libtpu does not know that slice, or does not fit this JAX.
-    return _measure_elsewhere(job | {'topology': None})
+    # libtpu does not know that slice, does not fit this JAX, or has found that
+    # the program does not fit the memory.
+    refusals = [x for x in child.stderr.splitlines() if _NO_ROOM in x]
+    found = _measure_elsewhere(job | {'topology': None})
+    return found | {'refusal': refusals[-1] if refusals else ''}
   if child.returncode:
     reason = child.stderr.strip().rpartition('\n')[2]
     raise ValueError(f'The plan could not be compiled: {reason}')

@@ -213,3 +213,22 @@ def test_the_command_prints_a_plan_and_leaves_nothing(
   assert [path.name for path in tmp_path.iterdir()] == ['model']
   assert eval_script.main(flags) == 2
   assert 'set --max_input_tokens' in capsys.readouterr().err
+
+
+def test_a_compiler_that_finds_too_little_memory_is_believed(monkeypatch):
+  """libtpu refuses; what stands in for the TPU still gives the bytes."""
+  bytes_of = dict.fromkeys(('parameters', 'cache', 'logits', 'activations'), 1)
+  found = bytes_of | {'program': 'generate', 'how': 'by stand-ins'}
+  words = 'XlaRuntimeError: RESOURCE_EXHAUSTED: out of memory on HBM'
+  monkeypatch.setattr(plan_lib, '_topology', lambda kind: ('v4', 'megacore'))
+
+  def run(*args, input, **kwargs):
+    refuses = json.loads(input)['topology'] is not None
+    return subprocess.CompletedProcess(
+      [], int(refuses), json.dumps(found), f'Traceback\n{words}\n'
+    )
+
+  monkeypatch.setattr(subprocess, 'run', run)
+  refused = plan_lib.plan('flan-t5-small', 64, devices='v4-8')
+  assert refused.fits is False
+  assert f'The compiler: {words}' in str(refused)
