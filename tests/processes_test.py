@@ -93,22 +93,16 @@ def test_an_environment_that_makes_no_sense():
     processes.start({'JAX_PROCESS_ID': '1'})
 
 
-def test_the_others_cannot_be_joined():
-  """The port belongs to somebody else."""
-  with socket.socket() as taken:
-    taken.bind(('localhost', 0))
-    taken.listen()
-    environment = variables(taken.getsockname()[1], 0, 2)
-    done = subprocess.run(
-      [sys.executable, '-c', MEET],
-      cwd=ROOT,
-      env={**os.environ, **environment},
-      capture_output=True,
-      text=True,
-      timeout=60,
-    )
-  assert done.returncode != 0
-  assert 'JAX_COORDINATOR_ADDRESS says that there are several' in done.stderr
+def test_the_others_cannot_be_joined(monkeypatch):
+  """Not with a port that is taken: JAX 0.12 may crash there by itself."""
+
+  def fail(**_):
+    raise RuntimeError('Failed to start RPC server')
+
+  monkeypatch.setattr(processes.jax.distributed, 'initialize', fail)
+  monkeypatch.setattr(processes.jax.config, 'update', lambda *_: None)
+  with pytest.raises(ValueError, match='ADDRESS says that .*Failed to start'):
+    processes.start(variables(1, 0, 2))
 
 
 def test_imports_touch_no_device():
