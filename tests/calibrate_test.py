@@ -94,6 +94,16 @@ def test_files_of_a_calibration(calibrated):
   assert {'entropy', 'log_n', 'yarn', 'entropy_closed_form'} <= rules
 
 
+def test_three_prompts_of_two_kinds_have_no_interval(model_folder):
+  """One of a kind tells nothing of how much that kind varies."""
+  lengths = ('--training_length', 64, '--length', 128, '--num_sequences', 3)
+  assert run('--model', model_folder, *lengths, '--output_dir', 'out') == 0
+  record = read('out/temperatures.json')['calibration']
+  (solution,) = record['solutions']
+  assert solution['ci95'] is None
+  assert solution['temperature'] > 0
+
+
 def test_model_folder_takes_the_file(calibrated, model_folder, tmp_path):
   folder = tmp_path / 'aligned'
   shutil.copytree(model_folder, folder)

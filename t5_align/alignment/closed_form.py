@@ -66,7 +66,7 @@ def apply_closed_form(
         temperature=value,
         before=float(unknown.mean(long.mean(objective.statistic))),
         after=float('nan'),
-        ci95=(low, high) if error else None,
+        ci95=(low, high) if error > 0 else None,  # nan: not known
         status='solved',
       )
     )

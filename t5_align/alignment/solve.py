@@ -265,7 +265,8 @@ class _State:
     each = unknown.mean(site.by_sequence(self.objective.statistic))
     here = site.stderr_of_mean(each)
     slope = np.gradient(self.curves[i], steps)[_NUM_FACTORS // 2]
-    if slope == 0:
+    # Of one kind of text there may be one sequence only.
+    if slope == 0 or not np.isfinite(here):
       return None
     # What the whole model does to it, not the one layer alone.
     slope = slope / self.scale[i]
