@@ -110,4 +110,6 @@ def _prepare(
 def _stop(is_stopped: threading.Event, thread: threading.Thread) -> None:
   """Make nothing more ready, and wait for what is being made."""
   is_stopped.set()
-  thread.join(_MOST_SECONDS)
+  # Garbage is collected in any thread, that one too.
+  if thread is not threading.current_thread():
+    thread.join(_MOST_SECONDS)

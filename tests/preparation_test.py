@@ -59,3 +59,28 @@ def test_stopping_ends_what_is_being_made():
   assert threading.active_count() == num_threads
   with pytest.raises(StoppedError):
     preparation.check()
+
+
+def test_the_thread_itself_may_collect_the_garbage():
+  """As it does where a failed run left its tasks in a cycle of references."""
+  stopped = []
+
+  class Vocabulary:
+    eos_id = 1
+
+    def encode(self, text):
+      begun.wait(10)
+      if not stopped:
+        stopped.append(None)
+        preparation.stop()  # what the collection of garbage calls
+        stopped.append('no error')
+      return [3] * len(text)
+
+  begun = threading.Event()
+  model = types.SimpleNamespace(vocabulary=Vocabulary())
+  task = generators.get_task('passkey_512')
+  preparation = Preparation([task], model, Settings())
+  begun.set()
+  with pytest.raises(StoppedError):
+    next(iter(preparation))
+  assert stopped == [None, 'no error']
