@@ -217,6 +217,7 @@ class _Watch:
     self._meeting = ''  # where this process waits
     self._leaving = threading.Lock()
     self._code = INTERRUPTED
+    self._has_ended = False  # well: the store may go any moment
     self._put('host', socket.gethostname())
     self._sign()
     _at_the_end(self)
@@ -230,19 +231,18 @@ class _Watch:
     """Wait for all, and return what they say; see `gather`."""
     self._num_meetings += 1
     place = f'meeting/{self._num_meetings}'
-    self._put(place, f'{what}\n{value}')
-    self._meeting = place
-    # The watch ends this process where somebody won't come.
     try:
+      self._put(place, f'{what}\n{value}')
+      self._meeting = place
+      # The watch ends this process where somebody won't come.
       self._client.wait_at_barrier(_STORE + place, _NEVER)
+      entries = self._read(place)
+      if len(self._hosts) < self.count:
+        self._hosts = self._read('host')
     except jax.errors.JaxRuntimeError:
       self.leave(INTERRUPTED, '', self._line(self._first_is_gone()))
     self._meeting = ''
-    if len(self._hosts) < self.count:
-      self._hosts = self._read('host')
-    said = [
-      entry.partition('\n') for _, entry in sorted(self._read(place).items())
-    ]
+    said = [entry.partition('\n') for _, entry in sorted(entries.items())]
     for process, (other, _, _) in enumerate(said):
       if other != what:
         raise RuntimeError(
@@ -281,6 +281,7 @@ class _Watch:
 
   def say_goodbye(self) -> None:
     """Tell the others that nothing went wrong."""
+    self._has_ended = True
     with contextlib.suppress(Exception):
       self._put('end', '')
 
@@ -312,6 +313,8 @@ class _Watch:
         self._sign()
         code, error = self._find_fault()
       except jax.errors.JaxRuntimeError:
+        if self._has_ended:
+          return
         code, error = INTERRUPTED, self._first_is_gone()
       if error:
         self.leave(code, error, self._line(error))

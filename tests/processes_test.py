@@ -25,6 +25,11 @@ if processes.name(WHO).startswith(f'process {os.environ["JAX_PROCESS_ID"]} '):
 processes.wait_for_all('done')
 processes.wait_for_all('really done')
 """
+MEET_ONLY = """
+from t5_align import processes
+processes.start()
+processes.wait_for_all('all here')
+"""
 
 
 def free_port():
@@ -116,6 +121,13 @@ def test_imports_touch_no_device():
 
 def test_they_wait_for_the_slowest():
   ends = meet(1, 'time.sleep(7)')
+  assert ends == [(0, ''), (0, '')]
+
+
+def test_a_slow_end_is_a_good_end():
+  """What runs after JAX has let the others go, without its store."""
+  linger = 'import atexit, time; atexit.register(time.sleep, 4)'
+  ends = finish_all(start_all(['-c', linger + MEET_ONLY], 2), seconds=60)
   assert ends == [(0, ''), (0, '')]
 
 
