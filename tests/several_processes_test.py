@@ -51,7 +51,9 @@ def files(folder):
   for path in sorted(pathlib.Path(folder).rglob('*')):
     name = path.relative_to(folder).as_posix()
     if path.suffix in ('.json', '.jsonl', '.gin'):
-      text = path.read_text().replace(str(folder), 'FOLDER')
+      # Gin breaks a line where a folder's name makes it long.
+      text = re.sub(r' \\\n +', ' ', path.read_text())
+      text = text.replace(str(folder), 'FOLDER')
       contents[name] = TIMES.sub(r'"\1"', text)
     else:
       contents[name] = None
