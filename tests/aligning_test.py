@@ -154,6 +154,7 @@ def test_evaluated_samples_are_never_measured(
   model, tmp_path, monkeypatch, name, evaluated, measured
 ):
   context, _ = make_context(model, tmp_path, split=evaluated)
+  assert list(context.prepared)  # what is evaluated is read in another thread
   splits, samples = set(), task_lib.TaskDefinition.samples
 
   def watch(self, *args, split='test', **kwargs):
