@@ -95,7 +95,7 @@ def test_a_calibration_writes_what_one_process_writes(model_folder, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('who, count, again', [(1, 2, 4), (0, 4, 2), (2, 3, 1)])
+@pytest.mark.parametrize('who, count, again', [(2, 3, 1), (0, 4, 2)])
 def test_a_killed_process_ends_a_run_that_others_complete(
   model_folder, tmp_path, who, count, again
 ):
