@@ -97,6 +97,7 @@ PARAMETERS = {
 }
 
 
+@pytest.mark.slow  # together
 @pytest.mark.parametrize('name', PRESETS)
 def test_every_preset_has_its_size(name):
   config = get_preset(name).config

@@ -119,6 +119,7 @@ def test_imports_touch_no_device():
   subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
 
 
+@pytest.mark.slow
 def test_they_wait_for_the_slowest():
   ends = meet(1, 'time.sleep(7)')
   assert ends == [(0, ''), (0, '')]
@@ -159,18 +160,21 @@ def test_an_error_of_a_command_ends_all_with_its_code():
   assert 'failed: torn.json is torn' in ends[0][1]
 
 
+@pytest.mark.slow
 def test_who_leaves_before_the_others_ends_them():
   ends = meet(1, 'sys.exit()')
   assert ends[0][0] == processes.INTERRUPTED
   assert 'ended before the others' in ends[0][1]
 
 
+@pytest.mark.slow
 def test_meeting_for_other_reasons_is_an_error():
   ends = meet(1, 'processes.wait_for_all("lunch")')
   assert [code for code, _ in ends] == [1, 1]
   assert "waits for 'lunch', this one for 'done'" in ends[0][1]
 
 
+@pytest.mark.slow
 def test_they_end_where_they_are_told_to():
   """JAX's runtime would pass over SIGTERM."""
   ends = meet(1, 'os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)')
@@ -178,6 +182,7 @@ def test_they_end_where_they_are_told_to():
   assert ends[0][0] == processes.INTERRUPTED
 
 
+@pytest.mark.slow
 def test_all_hear_what_each_says():
   ends = meet(
     0,
@@ -188,6 +193,7 @@ def test_all_hear_what_each_says():
   assert [output for _, output in ends] == ["['h0', 'h1']\n"] * 2
 
 
+@pytest.mark.slow
 def test_a_folder_that_hosts_do_not_share(tmp_path):
   call = f'processes.check_shared(pathlib.Path({str(tmp_path)!r}))'
   act = f'pass\nimport pathlib\n{call}'
