@@ -136,13 +136,14 @@ def evaluate(
   """
   lengths = dict(task_feature_lengths or {})
   if plan:
-    if not lengths.get('inputs'):
+    longest = lengths.get('inputs')
+    if not longest:
       raise ValueError(
         'A plan needs the longest prompt in tokens: set --max_input_tokens.'
       )
     found = plan_lib.plan(
       checkpoint_path,
-      lengths['inputs'],
+      longest,
       devices=devices,
       num_partitions=num_partitions,
       batch_size=batch_size,
