@@ -26,6 +26,10 @@ Synopsis:
     # corpus/{train,dev,test}.jsonl: one document a row, as `documents` reads
     # them, with its project, file and kind ('code' or 'prose') under `meta`
 
+    pip install --no-deps --target packages -r tasks/data/corpus_packages.txt
+    python -m t5_align.tasks.data.corpus --packages packages --output corpus
+    # the corpus of the bundled models, of these versions and no others
+
     manifest = write(gather(), 'corpus')
 """
 
@@ -126,9 +130,16 @@ def standard_library() -> Project:
   return Project(_LIBRARY, version, 'PSF-2.0', tuple(_wanted(files)))
 
 
-def installed_packages() -> Iterator[Project]:
-  """Yield the installed packages that are permissively licensed."""
-  for package in metadata.distributions():
+def installed_packages(
+  folder: str | pathlib.Path | None = None,
+) -> Iterator[Project]:
+  """Yield the installed packages that are permissively licensed.
+
+  Args:
+    folder: where `pip install --target` put them; None: where Python looks.
+  """
+  where = {} if folder is None else {'path': [str(folder)]}
+  for package in metadata.distributions(**where):
     stated = package.metadata.get_all
     licence = licences.of_package(
       next(iter(stated('License-Expression') or ()), None),
@@ -369,8 +380,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     default=PROJECT_BYTES,
     help='at most this much of one project (default: %(default)s)',
   )
+  parser.add_argument(
+    '--packages',
+    help="folder of pip install --target: these packages and Python's library"
+    ' alone (default: whatever this machine holds)',
+  )
   options = parser.parse_args(arguments)
-  gathered = gather(project_bytes=options.project_bytes)
+  projects = None
+  if options.packages is not None:
+    if not pathlib.Path(options.packages).is_dir():
+      parser.error(f'--packages {options.packages}: no such folder.')
+    projects = [standard_library(), *installed_packages(options.packages)]
+  gathered = gather(projects, options.project_bytes)
   manifest = write(gathered, options.output)
   for split, part in manifest['splits'].items():
     print(

@@ -194,3 +194,31 @@ def test_command_prints_the_hash(make_project, tmp_path, monkeypatch, capsys):
   printed = capsys.readouterr().out
   assert printed.splitlines()[0].startswith('train: 1 projects, 1 documents')
   assert printed.endswith(f'sha256: {manifest["sha256"]}\n')
+
+
+def test_a_folder_of_packages_is_all_there_is(
+  make_project, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(
+    corpus, 'standard_library', lambda: make_project('python', {'a.py': TEXT})
+  )
+  folder = tmp_path / 'packages'
+  for name, licence in {'one': 'MIT', 'two': 'GPL-3.0-only'}.items():
+    information = folder / f'{name}-1.0.dist-info'
+    information.mkdir(parents=True)
+    (information / 'METADATA').write_text(
+      f'Metadata-Version: 2.4\nName: {name}\nVersion: 1.0\n'
+      f'License-Expression: {licence}\n'
+    )
+    (folder / f'{name}.py').write_text(TEXT.replace('value', name))
+    (information / 'RECORD').write_text(f'{name}.py,,\n')
+  corpus.main(['--packages', str(folder), '--output', str(tmp_path / 'out')])
+  manifest = json.loads((tmp_path / 'out' / 'manifest.json').read_text())
+  projects = [p for s in manifest['splits'].values() for p in s['projects']]
+  assert sorted(p['name'] for p in projects) == ['one', 'python']
+
+
+def test_a_folder_of_packages_that_is_not_there(tmp_path, capsys):
+  with pytest.raises(SystemExit):
+    corpus.main(['--packages', str(tmp_path / 'no'), '--output', 'out'])
+  assert 'no such folder' in capsys.readouterr().err
