@@ -124,6 +124,8 @@ def train(
   params = jax.tree.map(
     lambda x: np.asarray(x.astype(store_dtype)), state.params
   )
+  # The quickest attention at the training length is not that of longer inputs.
+  network = dataclasses.replace(network, attention=None)
   if not decoder_only:
     checkpoints.save_safetensors(
       folder, network, params, training_length=training.input_lengths[-1]
