@@ -182,7 +182,8 @@ def _wanted(
     if (
       _kind(name)
       and not name.endswith(_SKIPPED_NAMES)
-      and not name.startswith('..')
+      # Scripts of an environment, and of pip install --target.
+      and not name.startswith(('..', 'bin/'))
       and not any(
         f in _SKIPPED_FOLDERS or f.endswith('.dist-info') for f in folders
       )
