@@ -150,7 +150,9 @@ def _calibrate(name, model, context, options) -> Temperatures:
       ' they are longer. Leave it out, or evaluate the temperatures.json of'
       ' t5-align calibrate --sites decoder.'
     )
-  lengths = octaves(model.training_length, context.longest)
+  lengths = octaves(
+    model.training_length, context.longest, context.options.length_ratio
+  )
   if not lengths:
     return Temperatures()  # nothing is longer than the training length
   chosen = dataclasses.replace(context.options, form='by_length', **options)

@@ -90,15 +90,16 @@ def calibrate(
   return job.run()
 
 
-def octaves(training_length: int, longest: int) -> list[int]:
+def octaves(training_length: int, longest: int, ratio: int = 2) -> list[int]:
   """Return 2, 4, 8, … times the training length, and at last the longest.
 
-  An octave within a tenth of the longest adds nothing, and is left out.
+  Another ratio gives its powers. A length within a tenth of the longest adds
+  nothing, and is left out.
   """
-  lengths, length = [], 2 * training_length
+  lengths, length = [], ratio * training_length
   while 1.1 * length < longest:
     lengths.append(length)
-    length *= 2
+    length *= ratio
   return [*lengths, longest] if longest > training_length else []
 
 

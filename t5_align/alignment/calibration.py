@@ -51,6 +51,8 @@ class CalibrationOptions:
     measure_between: also measure, for the record, at every octave between the
       training length and the longest target.
     tokens_per_batch: input tokens that are computed together.
+    length_ratio: of one length to the next, where those that `by_length` is
+      calibrated at follow from the prompts of an evaluation.
   """
 
   strategy: str = 'entropy'
@@ -67,6 +69,7 @@ class CalibrationOptions:
   rows_per_sequence: int = 16
   measure_between: bool = False
   tokens_per_batch: int = 16_384
+  length_ratio: int = 2
 
   def __post_init__(self):
     Objective(self.strategy, self.averaging)
@@ -93,6 +96,10 @@ class CalibrationOptions:
         ' as 0.002.'
       )
     fields = ['num_sequences', 'rows_per_sequence', 'tokens_per_batch']
+    if not isinstance(self.length_ratio, int) or self.length_ratio < 2:
+      raise ValueError(
+        f'length_ratio is {self.length_ratio}; wanted an integer from 2 up.'
+      )
     if self.num_training_sequences is not None:
       fields.append('num_training_sequences')
     for field in fields:

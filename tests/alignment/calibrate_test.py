@@ -400,6 +400,7 @@ def test_octaves():
   assert octaves(16, 100) == [32, 64, 100]
   assert octaves(16, 20) == [20]
   assert octaves(16, 16) == []
+  assert octaves(16, 256, ratio=4) == [64, 256]
 
 
 @pytest.mark.parametrize('lengths', [[16], [8, 128]])

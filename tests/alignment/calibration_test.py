@@ -27,6 +27,7 @@ from t5_align.alignment.objectives import Objective
     (dict(num_training_sequences=0), 'num_training_sequences is 0'),
     (dict(rows_per_sequence=0), 'rows_per_sequence is 0'),
     (dict(tokens_per_batch=0), 'tokens_per_batch is 0'),
+    (dict(length_ratio=1), 'length_ratio is 1'),
   ],
 )
 def test_wrong_options(options, message):
