@@ -29,7 +29,7 @@ from t5_align.alignment.calibrate import calibrate, key_groups
 from t5_align.alignment.calibration import Calibration, CalibrationOptions
 from t5_align.alignment.measure import AttentionMeter
 from t5_align.alignment.statistics import AttentionStatistics
-from t5_align.bundled import BUNDLED_MODEL
+from t5_align.bundled import find_bundled
 from t5_align.calibration_text import CalibrationText
 from t5_align.checkpoints import Checkpoint, load_checkpoint, save_safetensors
 from t5_align.config import T5Config
@@ -407,8 +407,7 @@ def load_model(
     ValueError: a wrong option, a vocabulary that doesn't fit the model, or
       sizes that don't divide over the devices.
   """
-  if str(path_or_hub_id) == 'bundled':
-    path_or_hub_id = BUNDLED_MODEL
+  path_or_hub_id = find_bundled(path_or_hub_id)
   if dtype is None:
     dtype = 'float32' if jax.default_backend() == 'cpu' else 'bfloat16'
   layout = layout or make_layout(num_partitions)

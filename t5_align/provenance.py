@@ -23,11 +23,9 @@ import pathlib
 import subprocess
 from typing import Any
 
-from etils import epath
 import jax
 
-from t5_align import __version__, results
-from t5_align.bundled import BUNDLED_MODEL
+from t5_align import __version__, bundled, results
 from t5_align.config import T5Config
 
 # What an answer does not depend on: a rerun may change it.
@@ -83,7 +81,7 @@ def describe(model: Any) -> dict[str, Any]:
     'dtype': jax.numpy.dtype(model.config.dtype).name,
     'attention': model.config.attention or 'automatic',
     'checkpoint': {
-      'path': _name(model.checkpoint.path),
+      'path': bundled.name_of(model.checkpoint.path),
       'format': model.checkpoint.format,
       'content_hash': model.checkpoint.content_hash,
     },
@@ -101,11 +99,6 @@ def _sizes(config: T5Config) -> dict[str, Any]:
   fields = dataclasses.asdict(config)
   kept = {k: v for k, v in fields.items() if k not in elsewhere}
   return kept | {'mlp_activations': list(config.mlp_activations)}
-
-
-def _name(path: epath.PathLike) -> str:
-  """The bundled model's folder is elsewhere in each installation."""
-  return 'bundled' if path == BUNDLED_MODEL else str(path)
 
 
 def merge_headers(

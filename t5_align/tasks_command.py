@@ -25,7 +25,7 @@ from rich import text
 
 from t5_align import command, prompts, results
 from t5_align import vocabulary as vocabulary_lib
-from t5_align.bundled import BUNDLED_MODEL
+from t5_align.bundled import find_bundled
 from t5_align.checkpoints import CheckpointError, hub
 from t5_align.tasks import generators
 from t5_align.tasks.data import sources, tfds_text
@@ -174,10 +174,9 @@ def _open_vocabulary(
 ) -> vocabulary_lib.Vocabulary:
   """Return the vocabulary of a model or a folder; None: the bundled one's."""
   try:
-    if vocabulary or model in (None, 'bundled'):
-      folder = vocabulary or BUNDLED_MODEL
-    else:
-      folder = hub.find_folder(model, wanted=hub.TOKENIZER_FILES)
+    folder = vocabulary or find_bundled(model or 'bundled')
+    if not vocabulary:
+      folder = hub.find_folder(folder, wanted=hub.TOKENIZER_FILES)
     found = vocabulary_lib.load_vocabulary(folder)
   except ValueError as error:
     raise command.UnreadableError(str(error)) from error

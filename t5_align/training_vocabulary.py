@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 
 from t5_align import vocabulary as vocabulary_lib
-from t5_align.bundled import BUNDLED_MODEL
+from t5_align.bundled import find_bundled
 from t5_align.tasks.pretraining import token_stream
 from t5_align.tasks.pretraining.mixture import Mixture
 
@@ -62,7 +62,7 @@ def put(
   """
   own = vocabulary_lib.load_vocabulary(folder)
   if given is not None:
-    path = os.fspath(BUNDLED_MODEL if given == 'bundled' else given)
+    path = os.fspath(find_bundled(given))
     vocabulary = token_stream.load(path)
     if own is not None and own.hash != vocabulary.hash:
       raise ValueError(

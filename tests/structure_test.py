@@ -91,7 +91,7 @@ ORDER = (
 )
 RUNNERS = ('t5_align/command.py', *ORDER[-2], *ORDER[-1])
 # Packages without code: anyone may name them.
-DATA_FOLDERS = ('gin_configs/', 't5_align/bundled/')
+DATA_FOLDERS = ('gin_configs/', 't5_align/bundled/', 't5_align/bundled_lm/')
 
 # Library -> the only places that may import it, '*' for a folder's own files
 # but not its subfolders. An empty tuple: nobody.
@@ -332,7 +332,13 @@ def test_every_folder_is_a_package(suffix: str):
 
 
 def test_wheel_takes_every_data_file():
-  patterns = setup_cfg()['options.package_data']['*'].replace(',', ' ').split()
+  data = setup_cfg()['options.package_data']
+  patterns = data['*'].replace(',', ' ').split()
+  whole = [  # folders of a package, with all that is in them
+    f'{package.replace(".", "/")}/{pattern.removesuffix("**")}'
+    for package, pattern in data.items()
+    if pattern.endswith('/**')
+  ]
   missed = [
     path.relative_to(ROOT).as_posix()
     for top in ('t5_align', 'tasks', 'gin_configs')
@@ -340,7 +346,9 @@ def test_wheel_takes_every_data_file():
     if path.is_file()
     and path.suffix not in ('.py', '.pyc')
     and not any(fnmatch.fnmatch(path.name, pattern) for pattern in patterns)
+    and not path.relative_to(ROOT).as_posix().startswith(tuple(whole))
   ]
+  assert whole == ['t5_align/bundled_lm/params/']
   assert not missed
 
 

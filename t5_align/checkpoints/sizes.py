@@ -18,7 +18,7 @@ from typing import NamedTuple
 from etils import epath
 
 from t5_align import presets
-from t5_align.bundled import BUNDLED_MODEL
+from t5_align.bundled import find_bundled
 from t5_align.checkpoints import (
   hub,
   huggingface,
@@ -51,7 +51,8 @@ def read_sizes(
   """Return the sizes of a preset, a folder or a model on the hub.
 
   Args:
-    name: of a preset, 'bundled', a path or a hub id. A folder needs no weights.
+    name: of a preset or a bundled model, a path or a hub id. A folder needs no
+      weights.
     revision: of a hub id.
 
   Raises:
@@ -59,8 +60,7 @@ def read_sizes(
   """
   if name in presets.PRESETS:
     return Sizes(presets.PRESETS[os.fspath(name)].config, False)
-  if os.fspath(name) == 'bundled':
-    name = BUNDLED_MODEL
+  name = find_bundled(name)
   folder = hub.find_folder(name, revision, ('config.json',))
   if orbax.is_orbax(folder) or (
     not (folder / 'config.json').exists() and t5x.find_step(folder)

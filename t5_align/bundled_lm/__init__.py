@@ -1,0 +1,1 @@
+"""A bundled decoder-only model; see MODEL_CARD.md beside it."""
