@@ -38,14 +38,15 @@ from t5_align.tasks import generators
 
 STRATEGIES = ('entropy', 'maximum_probability')
 GRANULARITIES = ('model', 'layer', 'head')  # coarsest first
+_RULES = ('none', '0.8', '0.6', 'log_n', 'ssmax', 'yarn', 'infoscale', 'oracle')
 # Of --configurations: the rules beside what measures the model.
 RULES = {
-  'all': (
-    *('none', '0.8', '0.6', 'log_n', 'ssmax', 'yarn', 'infoscale', 'oracle'),
-  ),
+  'all': _RULES,
+  'model': _RULES,  # the same, but one temperature a site
   'measured': ('none',),  # both strategies, all granularities, main site
-  'claim': ('none', 'log_n'),  # both strategies, of the whole model
+  'claim': ('none', 'log_n'),  # both strategies, one temperature a site
 }
+ONE_A_SITE = ('model', 'claim')
 
 
 def configurations(which, decoder_only):
@@ -53,11 +54,11 @@ def configurations(which, decoder_only):
   main = 'decoder' if decoder_only else 'encoder'
   others = () if decoder_only else ('cross', 'encoder+cross')
   for strategy in STRATEGIES:
-    for granularity in GRANULARITIES[: 1 if which == 'claim' else None]:
+    for granularity in GRANULARITIES[: 1 if which in ONE_A_SITE else None]:
       options = dict(strategy=strategy, granularity=granularity)
       name = f'{strategy}, {granularity}'
       yield f'{name}, {main}', options
-      if which == 'all':
+      if which in ('all', 'model'):
         for sites in others:
           yield (
             f'{name}, {sites}',
@@ -198,8 +199,8 @@ def all_alignments(model, asked, options):
   return alignments, calibrations, {'text': text.source, 'lengths': lengths}
 
 
-def choose(files):
-  """Print and return the strategy and granularity that development data choose.
+def choose(files, show=print):
+  """Show and return the strategy and granularity that development data choose.
 
   What counts is the likelihood of the right answers, in nats a token against no
   temperature, over all tasks of all files, which weigh alike. The granularity
@@ -221,13 +222,13 @@ def choose(files):
     width = stats.t.ppf(0.975, len(behind) - 1) * stats.sem(behind)
     if behind.mean() <= width:
       allowed.append(name)
-    print(
+    show(
       f'{name[1]}, {name[0]}: {means[name]:+.4f} nats a token over'
       f' {len(behind)} tasks; behind the best by {behind.mean():.4f} +-'
       f' {width:.4f}'
     )
   chosen = min(allowed, key=lambda name: GRANULARITIES.index(name[0]))
-  print(f'chosen: {chosen[1]}, {chosen[0]}')
+  show(f'chosen: {chosen[1]}, {chosen[0]}')
   return chosen
 
 
@@ -248,7 +249,7 @@ def markdown(document):
   ]
   for alignment, own in rows.items():
     cells = [alignment]
-    cells += [_cell(own[task]['score'], task) for task in tasks]
+    cells += [cell(own[task]['score'], task) for task in tasks]
     for task in longest:
       gain = own[task]['nats_difference']
       if alignment == 'none' or gain['ci95'] is None:
@@ -260,7 +261,7 @@ def markdown(document):
   return '\n'.join(lines)
 
 
-def _cell(score, task):
+def cell(score, task):
   """Per cent right, or a perplexity, with its interval."""
   value, ci95 = score['value'], score['ci95']
   if task.startswith('perplexity'):

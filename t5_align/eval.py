@@ -256,7 +256,7 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
   add(
     '--limit',
     type=int,
-    help='samples of each task (default: 100; of the bundled run: 50)',
+    help='samples of each task (default: 100; of the bundled run: 24)',
   )
   add('--batch_size', type=int, help='prompts at a time (default: 8)')
   add('--seed', type=int, help='of the generated samples (default: 0)')

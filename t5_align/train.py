@@ -8,10 +8,10 @@ again.
 
 Synopsis:
 
-    t5-align train --model_dir=/tmp/model            # the bundled model again
+    t5-align train --data=corpus --model_dir=/tmp/model   # the bundled model
     python -m t5_align.train \\
         --gin_file=t5_align/gin_configs/experiments/train_bundled.gin \\
-        --gin.MODEL_DIR='"/tmp/model"'               # the same
+        --gin.MODEL_DIR='"/tmp/model"' --gin.DATA='"corpus"'   # the same
     # or, without gin,
     train(T5Config(...), Training(...), Mixture(...), model_dir='/tmp/model',
           data='corpus', decoder_only=True)
@@ -205,7 +205,7 @@ def _run(argv: Sequence[str], prog: str) -> int:
     prog=prog,
     description=(
       'Train a T5 on text and generated retrieval prompts. Without --gin_file:'
-      ' the model that comes with the package, which reads no text. A stopped'
+      ' the model that comes with the package, on the text of --data. A stopped'
       ' run continues when the same command is given again.'
     ),
     allow_abbrev=False,

@@ -323,14 +323,15 @@ def test_experiment_file_parses():
   eval_lib.command.parse_gin([RUN, eval_lib._BUNDLED], [])
   arguments = eval_lib.command.bound_arguments(eval_lib.evaluate)
   assert arguments['checkpoint_path'] == 'bundled'
+  assert arguments['calibration'].length_ratio == 4
   assert arguments['output_dir'] == 't5_align_results'
   tasks = generators.select_tasks(arguments['tasks'])
   by_family = {}
   for task in tasks:
     by_family.setdefault(task.family, []).append(task.size)
-  assert set(by_family) == {'passkey', 'line_retrieval'}
+  assert set(by_family) == {'passkey', 'line_retrieval', 'perplexity_files'}
   for sizes in by_family.values():
-    assert [size / sizes[0] for size in sizes] == [1, 2, 4, 8, 16]
+    assert [size / 256 for size in sizes] == [1, 4, 16]
   assert 'none' in arguments['alignments'] and len(arguments['alignments']) > 1
 
 
@@ -338,7 +339,7 @@ def test_without_a_model_the_bundled_one_answers():
   arguments = ('--task', 'passkey_128', '--alignment', 'none', '--limit', 10)
   assert run(*arguments) == 0
   header, rows = read('t5_align_results')
-  assert header['training_length'] == 128
+  assert header['training_length'] == 256
   assert len(rows) == 1 and rows[0]['value'] >= 0.9
 
 

@@ -17,8 +17,11 @@ import numpy as np
 import pytest
 
 from t5_align import network
+from t5_align.bundled import BUNDLED_MODEL
 from t5_align.checkpoints import load_checkpoint, save_safetensors
 from t5_align.inference import Inference
+from t5_align.model import load_model
+from t5_align.tasks.generators import get_task
 
 torch = pytest.importorskip('torch', reason='The reference needs torch.')
 transformers = pytest.importorskip(
@@ -219,3 +222,37 @@ def test_sharded_by_their_writer(pair, tmp_path):
   sharded = load_checkpoint(tmp_path)
   assert sharded.config == pair.ours.config
   jax.tree.map(np.testing.assert_array_equal, sharded.params, pair.ours.params)
+
+
+def test_the_bundled_model_reads_and_answers_alike():
+  """Its folder as it ships: tokens, logits and answers."""
+  model = load_model('bundled')
+  theirs = transformers.T5ForConditionalGeneration.from_pretrained(
+    BUNDLED_MODEL
+  ).float()
+  tokenizer = transformers.AutoTokenizer.from_pretrained(BUNDLED_MODEL)
+  task = get_task('passkey_256')
+  samples = list(task.samples(model.vocabulary.encode, limit=3))
+  code = 'def area(width, height):\n    return width * height\n'
+  for text in (code, *(sample.prompt for sample in samples)):
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    assert ids == model.vocabulary.encode(text)
+  prompts = [model.vocabulary.encode(s.prompt) + [1] for s in samples]
+  inputs = np.zeros((3, 256), np.int32)
+  for row, ids in zip(inputs, prompts):
+    row[: len(ids)] = ids
+  targets = random_tokens((20, 9, 3), model.vocabulary.vocab_size, 4)
+  expected = their_logits(theirs, inputs, targets)
+  logits = np.asarray(model.logits(inputs, targets))
+  real = targets > 0
+  difference = np.abs(logits - expected)[real].max()
+  assert difference <= 1e-5 * np.abs(expected[real]).max()
+  outputs = theirs.generate(
+    input_ids=torch.tensor(inputs).long(),
+    attention_mask=torch.tensor(inputs > 0).long(),
+    max_new_tokens=12,
+    do_sample=False,
+  )
+  answers = tokenizer.batch_decode(outputs, skip_special_tokens=True)
+  assert answers == [sample.target for sample in samples]
+  assert model.generate([s.prompt for s in samples]) == answers

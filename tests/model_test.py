@@ -50,7 +50,7 @@ def test_saved_folder_loads_with_its_temperatures(model, tmp_path):
   sharper.save(tmp_path)
   again = load_model(tmp_path)
   assert again.temperatures == temperatures
-  assert again.training_length == model.training_length == 128
+  assert again.training_length == model.training_length == 256
   assert again.vocabulary.hash == model.vocabulary.hash
   tokens = model.tokenize([passkey_samples(model)[0].prompt])
   targets = np.array([[5, 6, 1]])
@@ -90,7 +90,7 @@ def test_folder_without_a_tokenizer_has_no_text(model, tmp_path):
   (tmp_path / 'tokenizer_config.json').unlink()
   silent = load_model(tmp_path)
   assert silent.vocabulary is None
-  assert silent.encode(np.array([[5, 6, 1]])).shape == (1, 3, 128)
+  assert silent.encode(np.array([[5, 6, 1]])).shape == (1, 3, 256)
   with pytest.raises(ValueError, match='no tokenizer'):
     silent.generate(['Hello.'])
 
@@ -110,7 +110,7 @@ def test_tokenizer_of_a_larger_model(model, tmp_path):
   config = json.loads((tmp_path / 'tokenizer_config.json').read_text())
   config['extra_ids'] = 30_000
   (tmp_path / 'tokenizer_config.json').write_text(json.dumps(config))
-  with pytest.raises(ValueError, match='pieces, the model embeds 1536'):
+  with pytest.raises(ValueError, match='pieces, the model embeds 6144'):
     load_model(tmp_path)
 
 

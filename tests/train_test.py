@@ -1,6 +1,8 @@
 """The training command: its gin files, the text, the model it writes."""
 
+import dataclasses
 import json
+import pathlib
 import re
 
 import jax
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from t5_align import train as train_lib
-from t5_align.bundled import BUNDLED_MODEL
+from t5_align.bundled import BUNDLED_MODEL, BUNDLED_MODELS
 from t5_align.model import load_model
 from t5_align.network import T5Config
 from t5_align.tasks.pretraining import (
@@ -22,7 +24,10 @@ from t5_align.tasks.pretraining import (
 from t5_align.training import Training
 from t5_align.vocabulary import load_vocabulary
 
-EXPERIMENT = 't5_align/gin_configs/experiments/train_bundled.gin'
+EXPERIMENTS = {
+  'bundled': 't5_align/gin_configs/experiments/train_bundled.gin',
+  'bundled_lm': 't5_align/gin_configs/experiments/train_bundled_lm.gin',
+}
 # Four steps of a tiny model.
 SMALL = (
   '--gin.TRAIN_STEPS=4',
@@ -31,12 +36,12 @@ SMALL = (
   '--gin.training.Training.log_every=2',
   '--gin.training.Training.checkpoint_every=2',
   '--gin.training.Training.data_workers=0',
-  '--gin.network.T5Config.num_encoder_layers=1',
   '--gin.network.T5Config.emb_dim=16',
+  '--gin.network.T5Config.num_decoder_layers=1',
   "--gin.network.T5Config.attention='reference'",
 )
 NETWORK = T5Config(
-  vocab_size=1536,
+  vocab_size=6144,
   emb_dim=16,
   num_heads=2,
   head_dim=8,
@@ -149,17 +154,25 @@ class TestPython:
 
 class TestCommand:
   @pytest.mark.slow
-  def test_smoke_run_writes_a_model_that_loads(self, tmp_path, capsys):
-    command = [f'--gin_file={EXPERIMENT}', f'--model_dir={tmp_path}', *SMALL]
+  @pytest.mark.parametrize('name', EXPERIMENTS)
+  def test_smoke_run_writes_a_model_that_loads(
+    self, corpus, tmp_path, capsys, name
+  ):
+    """The recipes of the bundled models, but for their size."""
+    command = [
+      *(f'--gin_file={EXPERIMENTS[name]}', f'--data={corpus}'),
+      *(f'--model_dir={tmp_path}', *SMALL),
+    ]
     assert train_lib.main(command) == 0
     assert re.search('step 4 of 4: loss [0-9]', capsys.readouterr().out)
-    model = load_model(str(tmp_path))
-    assert model.config.emb_dim == 16
-    assert model.training_length == 128
-    assert model.vocabulary.hash == load_vocabulary(BUNDLED_MODEL).hash
-    tokens = np.array([model.vocabulary.encode('The pass key is 31.') + [1]])
-    logits = model.logits(tokens.astype(np.int32), np.array([[1]], np.int32))
-    assert np.isfinite(logits).all()
+    model, bundled = load_model(str(tmp_path)), load_model(name)
+    assert model.config == dataclasses.replace(
+      bundled.config, emb_dim=16, num_decoder_layers=1
+    )
+    assert model.training_length == bundled.training_length == 256
+    assert model.vocabulary.hash == bundled.vocabulary.hash
+    assert model.checkpoint.decoder_only == (name == 'bundled_lm')
+    assert np.isfinite(model.score(['The pass key is'], ['31.'])).all()
     # Continued with another mixture it would be neither model.
     other = '--gin.passkey/mixture.RetrievalTask.rate=2.0'
     assert train_lib.main([*command, other]) == 2
@@ -173,8 +186,9 @@ class TestCommand:
       f'--data={corpus}',
       *SMALL,
       '--gin.DECODER_ONLY=True',
+      '--gin.network.T5Config.num_encoder_layers=1',
       "--gin.VOCABULARY='bundled'",
-      '--gin.network.T5Config.vocab_size=1536',
+      '--gin.network.T5Config.vocab_size=6144',
       '--gin.mixture.Mixture.tasks=(@mixture.TextTask(),)',
       '--gin.objectives.LanguageModel.target_tokens=32',
     ]
@@ -186,7 +200,7 @@ class TestCommand:
     assert 'MODEL_DIR is required: set --model_dir' in capsys.readouterr().err
 
   def test_misspelt_parameter_names_the_nearest(self, capsys, tmp_path):
-    arguments = [f'--model_dir={tmp_path}']
+    arguments = [f'--model_dir={tmp_path}', f'--data={tmp_path}']
     arguments.append('--gin.training.Training.sed=1')
     assert train_lib.main(arguments) == 2
     assert 'Did you mean seed?' in capsys.readouterr().err
@@ -209,7 +223,7 @@ class TestCommand:
     assert 'file/x is not writable' in capsys.readouterr().err
 
 
-class TestBundledModel:
+class TestBundledModels:
   def test_answers_at_its_training_length(self):
     model = load_model('bundled')
     prompts = [
@@ -221,6 +235,18 @@ class TestBundledModel:
     answers = model.generate(prompts, max_new_tokens=24)
     assert answers == ['48213', 'brave owl: 20384']
 
-  def test_its_card_names_the_experiment(self):
-    card = (BUNDLED_MODEL / 'MODEL_CARD.md').read_text()
-    assert EXPERIMENT in card
+  def test_the_language_model_knows_python(self):
+    model = load_model('bundled_lm')
+    code = 'import os\n\n\ndef read(path):\n  with open(path) as file:\n'
+    right, wrong = model.score([code] * 2, ['    return', '    qwerty'])
+    assert right > wrong + 5
+
+  @pytest.mark.parametrize('name', EXPERIMENTS)
+  def test_their_cards_name_the_experiment_and_the_size(self, name):
+    folder = BUNDLED_MODELS[name]
+    card = (folder / 'MODEL_CARD.md').read_text()
+    assert EXPERIMENTS[name] in card
+    sizes = [x.size for x in jax.tree.leaves(load_model(name).params)]
+    assert f'{sum(sizes):,} parameters' in card
+    files = [f for f in pathlib.Path(folder).rglob('*') if f.is_file()]
+    assert sum(file.stat().st_size for file in files) < 16 * 2**20

@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
   return folder
 
 
-def put(folder, given, vocab_size=1536):
+def put(folder, given, vocab_size=6144):
   training_vocabulary.put(
     folder, given, VocabularyTraining(), vocab_size, Mixture(), []
   )
@@ -62,7 +62,7 @@ def test_another_run_is_refused(tmp_path, trained):
 
 
 def test_larger_than_the_network(tmp_path):
-  with pytest.raises(ValueError, match='has 1389 pieces, the network has'):
+  with pytest.raises(ValueError, match='has 6144 pieces, the network has'):
     put(tmp_path, 'bundled', vocab_size=1000)
   assert not list(tmp_path.iterdir())
 

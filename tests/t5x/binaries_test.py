@@ -271,7 +271,7 @@ def test_finetuning_from_our_folder(folders, tmp_path):
   assert settings['temperatures'] == TEMPERATURES.to_json()
 
 
-SMALL = dict(emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32, vocab_size=1536)
+SMALL = dict(emb_dim=16, num_heads=2, head_dim=8, mlp_dim=32, vocab_size=6144)
 
 
 @pytest.mark.parametrize(
