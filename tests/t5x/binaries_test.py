@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t5_align import checkpoints, network
+from t5_align import checkpoints, network, temperature
+from t5_align import eval as eval_script
 from t5_align import model as model_lib
 from t5_align import vocabulary as vocabulary_lib
 from t5_align.bundled import BUNDLED_MODEL
@@ -171,11 +172,22 @@ class TestScores:
     expected = self.ours(folders, rows)
     np.testing.assert_allclose(scores, expected, rtol=TOLERANCE)
 
-  def test_temperatures_of_flags(self, folders, rows, tmp_path):
-    flags = ["--gin.infer.mode='score'", *SHARPER]
-    sharper = infer(folders, tmp_path, *flags)
+  @pytest.mark.parametrize('source', ['sites', 'file'])
+  def test_temperatures_of_flags(self, folders, rows, tmp_path, source):
+    temperatures, flags = TEMPERATURES, SHARPER
+    if source == 'file':
+      # One of each layer and head, one of each layer, one for all.
+      temperatures = Temperatures(((0.5, 0.9),), (0.7,), 1.4)
+      path = tmp_path / 'temperatures.json'
+      temperature.save(path, temperatures)
+      flags = [
+        '--gin.TEMPERATURES=@temperature.load()',
+        f'--gin.temperature.load.path={str(path)!r}',
+      ]
+    flags = ["--gin.infer.mode='score'", *flags]
+    sharper = infer(folders, tmp_path / 'out', *flags)
     scores = [row['score'] for row in sharper]
-    expected = self.ours(folders, rows, TEMPERATURES)
+    expected = self.ours(folders, rows, temperatures)
     np.testing.assert_allclose(scores, expected, rtol=TOLERANCE)
     before = [row['score'] for row in rows]
     assert np.abs(np.subtract(scores, before)).min() > 100 * TOLERANCE
@@ -241,6 +253,41 @@ class TestBundledModel:
     assert metrics['passkey_match'] == pytest.approx(np.mean(right))
     if flags:
       assert np.mean(right) == 1
+
+
+class TestTinyModel:
+  """eval beside our own."""
+
+  TASK = 'perplexity_files_256'
+
+  @pytest.fixture(scope='class')
+  @classmethod
+  def evaluated(cls, folders, tmp_path_factory):
+    """The flags of a run, and where its results are."""
+    output_dir = tmp_path_factory.mktemp('evaluated')
+    flags = evaluate_flags('tiny', cls.TASK, folders['tiny'], output_dir)
+    run('eval', *flags)
+    return flags, output_dir
+
+  def test_metrics_equal_those_of_our_eval(
+    self, folders, evaluated, tmp_path, elsewhere
+  ):
+    _, output_dir = evaluated
+    file = output_dir / 'inference_eval' / f'{self.TASK}-metrics.jsonl'
+    theirs = json.loads(file.read_text())
+    flags = ['--limit=6', '--batch_size=6', f'--output_dir={tmp_path / "ours"}']
+    model = ['--model', str(folders['own'])]
+    assert eval_script.main([*model, f'--task={self.TASK}', *flags]) == 0
+    results = json.loads((tmp_path / 'ours' / 'results.json').read_text())
+    (row,) = results['rows']
+    ours = {m['metric']: m['value'] for m in (row, *row['other_measures'])}
+    for name in ('perplexity', 'nats_per_token', 'bits_per_byte'):
+      assert theirs[name] == pytest.approx(ours[name], rel=TOLERANCE)
+
+  def test_a_folder_keeps_to_its_temperatures(self, evaluated):
+    flags, _ = evaluated
+    output = run('eval', *flags, *SHARPER[:1], fails=True)
+    assert 'temperatures.encoder=1.0, now 0.5' in output
 
 
 def test_finetuning_from_our_folder(folders, tmp_path):
@@ -369,8 +416,12 @@ def test_two_processes_find_what_one_finds(folders, tmp_path):
       ["--gin.CHECKPOINT_PATH='{missing}'"],
       "did you mean 'checkpoint_5'?",
     ),
+    (
+      ['--gin.TEMPERATURES=@temperature.load()', *SHARPER[:1]],
+      'Temperatures.encoder is bound to 0.5, but the model does not use',
+    ),
   ],
-  ids=['macro', 'layers', 'lengths', 'path'],
+  ids=['macro', 'layers', 'lengths', 'path', 'temperatures'],
 )
 def test_what_t5x_is_silent_about(folders, tmp_path, flags, message):
   missing = folders['tiny'].with_name('checkpoint_6')
