@@ -45,6 +45,10 @@ MODELS = pathlib.Path(__file__).parent / 'models'
 ROOT = MODELS.parents[2]
 RUNS = 't5_align/gin_configs/t5x/runs'
 TINY, BUNDLED = 'passkey_128', 'passkey_1024'
+# What a model's gin file needs to be told.
+VOCABULARIES = {
+  'bundled': [f'--gin.VOCABULARY_PATH={str(BUNDLED_MODEL / "spiece.model")!r}']
+}
 # Both sum in float32, in another order.
 TOLERANCE = 1e-5
 FEW = ['--gin.registration.mixture_or_task.num_samples=6']
@@ -95,7 +99,7 @@ def evaluate_flags(model: str, task: str, checkpoint, output_dir) -> list[str]:
 
 
 def infer(folders, output_dir, *flags: str, model='tiny', **environment: Any):
-  """Run infer on a tiny model; return its rows."""
+  """Run infer on a model; return its rows."""
   run(
     'infer',
     f'--gin_file={RUNS}/infer.gin',
@@ -107,11 +111,19 @@ def infer(folders, output_dir, *flags: str, model='tiny', **environment: Any):
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 16}",
     '--gin.BATCH_SIZE=8',
     *FEW,
+    *VOCABULARIES.get(model, []),
     *[flag for flag in flags if not flag.startswith('--gin_file')],
     **environment,
   )
   (file,) = output_dir.glob(f'{TINY}-*.jsonl-00000-of-00001')
   return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def scores_of(model, rows):
+  """Return what our model gives the targets of infer's rows."""
+  inputs = [row['inputs']['inputs_pretokenized'] for row in rows]
+  targets = [row['inputs']['targets_pretokenized'] for row in rows]
+  return model.score(inputs, targets)
 
 
 def results_of(output_dir, task: str):
@@ -162,9 +174,7 @@ class TestScores:
 
   def ours(self, folders, rows, temperatures=None):
     own = model_lib.load_model(folders['own'], temperatures=temperatures)
-    inputs = [row['inputs']['inputs_pretokenized'] for row in rows]
-    targets = [row['inputs']['targets_pretokenized'] for row in rows]
-    return own.score(inputs, targets)
+    return scores_of(own, rows)
 
   def test_equal_ours(self, folders, rows):
     scores = [row['score'] for row in rows]
@@ -255,6 +265,19 @@ class TestBundledModel:
       assert np.mean(right) == 1
 
 
+def test_scores_of_the_bundled_model(folders, tmp_path):
+  mode = "--gin.infer.mode='score'"
+  rows = infer(folders, tmp_path, mode, model='bundled')
+  expected = scores_of(model_lib.load_model(BUNDLED_MODEL), rows)
+  # Where an answer is all but certain its score is a difference of logits.
+  np.testing.assert_allclose(
+    [row['score'] for row in rows],
+    expected,
+    rtol=TOLERANCE,
+    atol=10 * TOLERANCE,
+  )
+
+
 class TestTinyModel:
   """eval beside our own."""
 
@@ -290,13 +313,15 @@ class TestTinyModel:
     assert 'temperatures.encoder=1.0, now 0.5' in output
 
 
-def test_finetuning_from_our_folder(folders, tmp_path):
+@pytest.mark.parametrize('model', ['tiny', 'bundled'])
+def test_finetuning_from_our_folder(folders, tmp_path, model):
   run(
     'train',
-    '--gin_file=tiny.gin',
+    f'--gin_file={model}.gin',
     f'--gin_file={RUNS}/finetune.gin',
     f'--gin.MIXTURE_OR_TASK_NAME={TINY!r}',
-    f'--gin.INITIAL_CHECKPOINT_PATH={str(folders["tiny"])!r}',
+    *VOCABULARIES.get(model, []),
+    f'--gin.INITIAL_CHECKPOINT_PATH={str(folders[model])!r}',
     f'--gin.MODEL_DIR={str(tmp_path)!r}',
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 16}",
     '--gin.TRAIN_STEPS=7',
@@ -308,7 +333,7 @@ def test_finetuning_from_our_folder(folders, tmp_path):
   )
   trained = checkpoints.load_checkpoint(tmp_path)
   assert trained.path.name == 'checkpoint_7'
-  before = checkpoints.load_checkpoint(folders['tiny'])
+  before = checkpoints.load_checkpoint(folders[model])
   change = jax.tree.map(
     lambda a, b: float(jnp.abs(a - b).max()), trained.params, before.params
   )
