@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
   [
     ('strategies', 'strategies_bundled', 'alignment'),
     ('evaluation', 'evaluation', 'speed'),
+    ('plans', 'plans', 'devices'),
   ],
 )
 def test_table_is_that_of_its_file(script, results_file, document):

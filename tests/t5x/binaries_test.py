@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from t5_align import checkpoints, network
+from t5_align import checkpoints, network, temperature
+from t5_align import eval as eval_script
 from t5_align import model as model_lib
 from t5_align import vocabulary as vocabulary_lib
 from t5_align.bundled import BUNDLED_MODEL
@@ -44,6 +45,10 @@ MODELS = pathlib.Path(__file__).parent / 'models'
 ROOT = MODELS.parents[2]
 RUNS = 't5_align/gin_configs/t5x/runs'
 TINY, BUNDLED = 'passkey_128', 'passkey_1024'
+# What a model's gin file needs to be told.
+VOCABULARIES = {
+  'bundled': [f'--gin.VOCABULARY_PATH={str(BUNDLED_MODEL / "spiece.model")!r}']
+}
 # Both sum in float32, in another order.
 TOLERANCE = 1e-5
 FEW = ['--gin.registration.mixture_or_task.num_samples=6']
@@ -94,7 +99,7 @@ def evaluate_flags(model: str, task: str, checkpoint, output_dir) -> list[str]:
 
 
 def infer(folders, output_dir, *flags: str, model='tiny', **environment: Any):
-  """Run infer on a tiny model; return its rows."""
+  """Run infer on a model; return its rows."""
   run(
     'infer',
     f'--gin_file={RUNS}/infer.gin',
@@ -106,11 +111,19 @@ def infer(folders, output_dir, *flags: str, model='tiny', **environment: Any):
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 16}",
     '--gin.BATCH_SIZE=8',
     *FEW,
+    *VOCABULARIES.get(model, []),
     *[flag for flag in flags if not flag.startswith('--gin_file')],
     **environment,
   )
   (file,) = output_dir.glob(f'{TINY}-*.jsonl-00000-of-00001')
   return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def scores_of(model, rows):
+  """Return what our model gives the targets of infer's rows."""
+  inputs = [row['inputs']['inputs_pretokenized'] for row in rows]
+  targets = [row['inputs']['targets_pretokenized'] for row in rows]
+  return model.score(inputs, targets)
 
 
 def results_of(output_dir, task: str):
@@ -161,9 +174,7 @@ class TestScores:
 
   def ours(self, folders, rows, temperatures=None):
     own = model_lib.load_model(folders['own'], temperatures=temperatures)
-    inputs = [row['inputs']['inputs_pretokenized'] for row in rows]
-    targets = [row['inputs']['targets_pretokenized'] for row in rows]
-    return own.score(inputs, targets)
+    return scores_of(own, rows)
 
   def test_equal_ours(self, folders, rows):
     scores = [row['score'] for row in rows]
@@ -171,11 +182,22 @@ class TestScores:
     expected = self.ours(folders, rows)
     np.testing.assert_allclose(scores, expected, rtol=TOLERANCE)
 
-  def test_temperatures_of_flags(self, folders, rows, tmp_path):
-    flags = ["--gin.infer.mode='score'", *SHARPER]
-    sharper = infer(folders, tmp_path, *flags)
+  @pytest.mark.parametrize('source', ['sites', 'file'])
+  def test_temperatures_of_flags(self, folders, rows, tmp_path, source):
+    temperatures, flags = TEMPERATURES, SHARPER
+    if source == 'file':
+      # One of each layer and head, one of each layer, one for all.
+      temperatures = Temperatures(((0.5, 0.9),), (0.7,), 1.4)
+      path = tmp_path / 'temperatures.json'
+      temperature.save(path, temperatures)
+      flags = [
+        '--gin.TEMPERATURES=@temperature.load()',
+        f'--gin.temperature.load.path={str(path)!r}',
+      ]
+    flags = ["--gin.infer.mode='score'", *flags]
+    sharper = infer(folders, tmp_path / 'out', *flags)
     scores = [row['score'] for row in sharper]
-    expected = self.ours(folders, rows, TEMPERATURES)
+    expected = self.ours(folders, rows, temperatures)
     np.testing.assert_allclose(scores, expected, rtol=TOLERANCE)
     before = [row['score'] for row in rows]
     assert np.abs(np.subtract(scores, before)).min() > 100 * TOLERANCE
@@ -243,13 +265,63 @@ class TestBundledModel:
       assert np.mean(right) == 1
 
 
-def test_finetuning_from_our_folder(folders, tmp_path):
+def test_scores_of_the_bundled_model(folders, tmp_path):
+  mode = "--gin.infer.mode='score'"
+  rows = infer(folders, tmp_path, mode, model='bundled')
+  expected = scores_of(model_lib.load_model(BUNDLED_MODEL), rows)
+  # Where an answer is all but certain its score is a difference of logits.
+  np.testing.assert_allclose(
+    [row['score'] for row in rows],
+    expected,
+    rtol=TOLERANCE,
+    atol=10 * TOLERANCE,
+  )
+
+
+class TestTinyModel:
+  """eval beside our own."""
+
+  TASK = 'perplexity_files_256'
+
+  @pytest.fixture(scope='class')
+  @classmethod
+  def evaluated(cls, folders, tmp_path_factory):
+    """The flags of a run, and where its results are."""
+    output_dir = tmp_path_factory.mktemp('evaluated')
+    flags = evaluate_flags('tiny', cls.TASK, folders['tiny'], output_dir)
+    run('eval', *flags)
+    return flags, output_dir
+
+  def test_metrics_equal_those_of_our_eval(
+    self, folders, evaluated, tmp_path, elsewhere
+  ):
+    _, output_dir = evaluated
+    file = output_dir / 'inference_eval' / f'{self.TASK}-metrics.jsonl'
+    theirs = json.loads(file.read_text())
+    flags = ['--limit=6', '--batch_size=6', f'--output_dir={tmp_path / "ours"}']
+    model = ['--model', str(folders['own'])]
+    assert eval_script.main([*model, f'--task={self.TASK}', *flags]) == 0
+    results = json.loads((tmp_path / 'ours' / 'results.json').read_text())
+    (row,) = results['rows']
+    ours = {m['metric']: m['value'] for m in (row, *row['other_measures'])}
+    for name in ('perplexity', 'nats_per_token', 'bits_per_byte'):
+      assert theirs[name] == pytest.approx(ours[name], rel=TOLERANCE)
+
+  def test_a_folder_keeps_to_its_temperatures(self, evaluated):
+    flags, _ = evaluated
+    output = run('eval', *flags, *SHARPER[:1], fails=True)
+    assert 'temperatures.encoder=1.0, now 0.5' in output
+
+
+@pytest.mark.parametrize('model', ['tiny', 'bundled'])
+def test_finetuning_from_our_folder(folders, tmp_path, model):
   run(
     'train',
-    '--gin_file=tiny.gin',
+    f'--gin_file={model}.gin',
     f'--gin_file={RUNS}/finetune.gin',
     f'--gin.MIXTURE_OR_TASK_NAME={TINY!r}',
-    f'--gin.INITIAL_CHECKPOINT_PATH={str(folders["tiny"])!r}',
+    *VOCABULARIES.get(model, []),
+    f'--gin.INITIAL_CHECKPOINT_PATH={str(folders[model])!r}',
     f'--gin.MODEL_DIR={str(tmp_path)!r}',
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 512, 'targets': 16}",
     '--gin.TRAIN_STEPS=7',
@@ -261,7 +333,7 @@ def test_finetuning_from_our_folder(folders, tmp_path):
   )
   trained = checkpoints.load_checkpoint(tmp_path)
   assert trained.path.name == 'checkpoint_7'
-  before = checkpoints.load_checkpoint(folders['tiny'])
+  before = checkpoints.load_checkpoint(folders[model])
   change = jax.tree.map(
     lambda a, b: float(jnp.abs(a - b).max()), trained.params, before.params
   )
@@ -369,8 +441,12 @@ def test_two_processes_find_what_one_finds(folders, tmp_path):
       ["--gin.CHECKPOINT_PATH='{missing}'"],
       "did you mean 'checkpoint_5'?",
     ),
+    (
+      ['--gin.TEMPERATURES=@temperature.load()', *SHARPER[:1]],
+      'Temperatures.encoder is bound to 0.5, but the model does not use',
+    ),
   ],
-  ids=['macro', 'layers', 'lengths', 'path'],
+  ids=['macro', 'layers', 'lengths', 'path', 'temperatures'],
 )
 def test_what_t5x_is_silent_about(folders, tmp_path, flags, message):
   missing = folders['tiny'].with_name('checkpoint_6')
