@@ -8,6 +8,7 @@ The batch grows with the data axis: a device always has as many prompts.
 
     python benchmarks/devices.py --model t5-v1_1-xl --length 4096 --devices 2 \
         --output benchmarks/results/devices_h200.json
+    python benchmarks/devices.py --table benchmarks/results/devices_h200.json
 """
 
 import argparse
@@ -35,9 +36,13 @@ def main():
   add('--batch_size', type=int, default=8, help='prompts of a device')
   add('--max_new_tokens', type=int, default=16)
   add('--devices', type=int, default=2)
-  add('--output', required=True)
+  add('--output', help='results file')
+  add('--table', metavar='FILE', help='print the table of a results file')
   add('--row', help='devices,num_partitions: used by this script itself')
   options = parser.parse_args()
+  if options.table:
+    print(markdown(json.loads(pathlib.Path(options.table).read_text())))
+    return
   if options.row:
     print(json.dumps(measure(options)))
     return
@@ -59,6 +64,25 @@ def main():
     }
     text = json.dumps(document, indent=1) + '\n'
     pathlib.Path(options.output).write_text(text)
+
+
+def markdown(document):
+  """Return the table of a results file."""
+  lines = [
+    '| devices | mesh | prompts | prompt tokens/s | against one |'
+    ' GiB planned | GiB at the peak | planned / peak |',
+    '|---' * 8 + '|',
+  ]
+  for row in document['rows']:
+    planned, peak = (row[f'{x}_bytes'] / 2**30 for x in ('planned', 'peak'))
+    cells = (
+      *(row['device'], ' x '.join(map(str, row['mesh']))),
+      *(f'{row["batch_size"]}', f'{row["tokens_per_second"]:,.0f}'),
+      *(f'{row["speed-up"]:.2f}', f'{planned:.2f}', f'{peak:.2f}'),
+      f'{row["planned_over_peak"]:.3f}',
+    )
+    lines.append(f'| {" | ".join(cells)} |')
+  return '\n'.join(lines)
 
 
 def measure_apart(options, devices, partitions):

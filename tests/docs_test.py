@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
   [
     ('strategies', 'strategies_bundled', 'alignment'),
     ('evaluation', 'evaluation', 'speed'),
+    ('devices', 'devices_h200', 'devices'),
     ('plans', 'plans', 'devices'),
   ],
 )
