@@ -1,10 +1,10 @@
 """What alignment gives the bundled models: tables and a figure from the files.
 
 Reads what `strategies.py` wrote for three training seeds of each model, with
-the strategy and granularity that the development files choose, and prints
-Markdown; `--figure` draws the scores by length.
+the strategy and granularity that the development files choose, writes the
+tables of docs/experiment.md and draws the scores by length beside it.
 
-    python benchmarks/experiment.py --figure docs/experiment.png
+    python benchmarks/experiment.py
 """
 
 import argparse
@@ -14,9 +14,12 @@ import pathlib
 from matplotlib import figure as mpl_figure
 import strategies
 
-RESULTS = pathlib.Path(__file__).parent / 'results' / 'experiment'
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / 'benchmarks' / 'results' / 'experiment'
+DOCUMENT = ROOT / 'docs' / 'experiment.md'
 MODELS = {'bundled': 'encoder', 'bundled_lm': 'decoder'}
 SEEDS = (0, 1, 2)
+SIZES = (256, 512, 1024, 2048, 4096, 8192)
 FAMILIES = {
   'passkey': 'passkey, share right',
   'line_retrieval_tokens': 'line retrieval, share right',
@@ -98,6 +101,7 @@ def draw(path):
     for (family, title), panel in zip(FAMILIES.items(), panels):
       panel.set_title(title, fontsize=10)
       panel.set_xscale('log', base=2)
+      panel.set_xticks(SIZES, [f'{size:,}' for size in SIZES], fontsize=8)
       _draw_panel(panel, model, site, family)
   for panel in axes[-1]:
     panel.set_xlabel('tokens of the prompt')
@@ -139,14 +143,37 @@ def _draw_panel(panel, model, site, family):
     panel.set_yticks([])
 
 
+def development_table():
+  """Return Markdown: what each choice gained on development data."""
+  lines = []
+  strategies.choose(
+    [RESULTS / f'{model}_dev.json' for model in MODELS], show=lines.append
+  )
+  return '\n'.join(f'- {line}' for line in lines)
+
+
+TABLES = {
+  'claim': claim_table,
+  'development': development_table,
+  'bundled_lm_all': lambda: strategies.markdown(read('bundled_lm_all')),
+}
+
+
+def with_tables(text):
+  """Return a document with its tables made anew, between their marks."""
+  for name, table in TABLES.items():
+    first, last = f'<!-- {name} -->\n', f'\n<!-- /{name} -->'
+    before, rest = text.split(first)
+    _, after = rest.split(last)
+    text = f'{before}{first}{table()}{last}{after}'
+  return text
+
+
 def main():
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--figure', help='draw to this file')
-  options = parser.parse_args()
-  if options.figure:
-    draw(options.figure)
-  print(f'chosen on development data: {chosen()}\n')
-  print(claim_table())
+  argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+  draw(DOCUMENT.with_suffix('.png'))
+  DOCUMENT.write_text(with_tables(DOCUMENT.read_text()))
+  print(f'chosen on development data: {chosen()}')
 
 
 if __name__ == '__main__':

@@ -40,6 +40,31 @@ def test_table_is_that_of_its_file(script, results_file, document):
   assert shown == table
 
 
+def test_experiment_has_the_tables_of_its_files(monkeypatch):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')  # it imports its neighbour
+  experiment = importlib.import_module('experiment')
+  text = experiment.DOCUMENT.read_text('utf-8')
+  assert experiment.with_tables(text) == text
+
+
+def test_experiment_shows_what_it_claims(monkeypatch):
+  """At 16 times the training length, lines and perplexity, every seed."""
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  experiment = importlib.import_module('experiment')
+  for model, site in experiment.MODELS.items():
+    for seed in experiment.SEEDS:
+      tasks = experiment.by_task(experiment.read(f'{model}_seed{seed}'))
+      aligned = f'{experiment.chosen()}, {site}'
+      lines = tasks['line_retrieval_tokens_4096']
+      assert lines[aligned]['n'] >= 200
+      best_without = lines['none']['score']['ci95'][1]
+      assert lines[aligned]['score']['ci95'][0] > best_without
+      for size in (1024, 4096):
+        text = tasks[f'perplexity_files_{size}'][aligned]
+        assert text['n'] >= 200
+        assert text['nats_difference']['ci95'][0] > 0
+
+
 def test_table_of_rules_is_that_of_the_registry():
   document = (ROOT / 'docs' / 'alignment.md').read_text('utf-8')
   (shown,) = re.findall(
@@ -55,7 +80,7 @@ def test_readme_figure_is_that_of_the_results():
   """The numbers of the text are those of the rows beside the picture."""
   file = ROOT / 'docs' / 'bundled' / 'results.json'
   names = {row['alignment'] for row in json.loads(file.read_text())['rows']}
-  assert names == {'none', 'entropy'}
+  assert names == {'none', 'maximum_probability'}
 
 
 def test_attention_table_is_that_of_the_benchmarks_file():
