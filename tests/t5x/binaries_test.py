@@ -396,6 +396,31 @@ def test_pretraining_makes_a_model_that_we_load(tmp_path, model, flags, sizes):
   assert np.isfinite(trained.score(['The sky'], [' is blue.'])).all()
 
 
+def test_the_bundled_recipe_trains(tmp_path):
+  """Its mixture, sizes and lengths, for two steps of two examples."""
+  for split in ('train', 'dev'):
+    row = json.dumps({'text': f'The {split} sky is blue, they say. ' * 200})
+    (tmp_path / f'{split}.jsonl').write_text(row + '\n')
+  run(
+    'train',
+    '--gin_file=t5_align/gin_configs/experiments/train_bundled_t5x.gin',
+    f'--gin.VOCABULARY_PATH={str(BUNDLED_MODEL / "spiece.model")!r}',
+    f'--gin.DATA={str(tmp_path)!r}',
+    f'--gin.MODEL_DIR={str(tmp_path / "model")!r}',
+    f'--gin.registration.register.cache_dir={str(tmp_path / "tokens")!r}',
+    '--gin.registration.register.num_validation_examples=8',
+    *('--gin.TRAIN_STEPS=2', '--gin.BATCH_SIZE=2'),
+    *('--gin.train.eval_steps=1', '--gin.train.eval_period=2'),
+  )
+  config = dataclasses.replace(
+    model_lib.load_model('bundled').config, dtype='float32'
+  )
+  trained = model_lib.load_model(
+    tmp_path / 'model' / 'checkpoint_2', config=config, vocabulary=BUNDLED_MODEL
+  )
+  assert np.isfinite(trained.score(['The sky'], [' is blue.'])).all()
+
+
 def test_two_processes_find_what_one_finds(folders, tmp_path):
   def flags(name):
     return evaluate_flags('tiny', TINY, folders['tiny'], tmp_path / name)
