@@ -27,7 +27,7 @@ from t5_align import checkpoints, network, temperature
 from t5_align import eval as eval_script
 from t5_align import model as model_lib
 from t5_align import vocabulary as vocabulary_lib
-from t5_align.bundled import BUNDLED_MODEL
+from t5_align.bundled import BUNDLED_MODEL, BUNDLED_MODELS
 from t5_align.temperature import Temperatures
 from tests import tiny_model
 
@@ -47,7 +47,8 @@ RUNS = 't5_align/gin_configs/t5x/runs'
 TINY, BUNDLED = 'passkey_128', 'passkey_1024'
 # What a model's gin file needs to be told.
 VOCABULARIES = {
-  'bundled': [f'--gin.VOCABULARY_PATH={str(BUNDLED_MODEL / "spiece.model")!r}']
+  name: [f'--gin.VOCABULARY_PATH={str(folder / "spiece.model")!r}']
+  for name, folder in BUNDLED_MODELS.items()
 }
 # Both sum in float32, in another order.
 TOLERANCE = 1e-5
@@ -136,7 +137,7 @@ def results_of(output_dir, task: str):
 
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory):
-  """Checkpoints: for T5X 'tiny', 'lm' and 'bundled'; for us 'own'."""
+  """Checkpoints for T5X: 'tiny', 'lm' and the bundled ones; for us 'own'."""
   folder = tmp_path_factory.mktemp('models')
   tiny_model.save_tiny_model(folder / 'own')
   lm = network.DecoderOnlyTransformer(
@@ -153,7 +154,10 @@ def folders(tmp_path_factory):
   variables = lm.init(jax.random.key(0), tokens, tokens, enable_dropout=False)
   params = {
     'tiny': checkpoints.load_checkpoint(folder / 'own').params,
-    'bundled': checkpoints.load_checkpoint(BUNDLED_MODEL).params,
+    **{
+      name: checkpoints.load_checkpoint(path).params
+      for name, path in BUNDLED_MODELS.items()
+    },
     'lm': flax.core.unfreeze(variables['params']),
   }
   found = {'own': folder / 'own'}
@@ -230,6 +234,19 @@ def test_a_model_without_an_encoder_is_prefilled(folders, tmp_path):
   for row, ours in zip(rows, generated, strict=True):
     text = vocabulary.decode(ours.tokens)
     assert text and row['prediction'].startswith(text)
+
+
+def test_the_bundled_language_model_scores_alike(folders, tmp_path):
+  flags = (
+    "--gin.infer.mode='score'",
+    '--gin.temperature.Temperatures.decoder=0.8',
+  )
+  rows = infer(folders, tmp_path, *flags, model='bundled_lm')
+  own = model_lib.load_model(
+    'bundled_lm', temperatures=Temperatures(decoder=0.8)
+  )
+  scores = [row['score'] for row in rows]
+  np.testing.assert_allclose(scores, scores_of(own, rows), rtol=TOLERANCE)
 
 
 class TestBundledModel:
