@@ -170,6 +170,8 @@ def _calibrate(name, model, context, options) -> Temperatures:
     context.announce(f'calibrating {name!r} at {shown} tokens on {text.source}')
     calibration = model.calibrate(text, lengths, chosen)
     record = model.calibration_record(calibration, text)
+    # What a report shows of why there are temperatures at all.
+    record['attention'] = calibration.attention()
     return calibration.temperatures, record
 
   return _find_once(name, model, context, asked, find)

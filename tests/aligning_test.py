@@ -92,6 +92,37 @@ def test_found_once_and_kept(model, tmp_path, monkeypatch, name):
   assert said == []
 
 
+def test_what_attention_is_stays_beside_its_temperatures(
+  model, tmp_path, monkeypatch
+):
+  """For a report: means over layers and heads of all that was measured."""
+  calibrations, calibrate = [], Model.calibrate
+
+  def watch(self, *args):
+    calibrations.append(calibrate(self, *args))
+    return calibrations[-1]
+
+  monkeypatch.setattr(Model, 'calibrate', watch)
+  context, _ = make_context(model, tmp_path)
+  aligning.parse_alignment('entropy', model, context)
+  path = tmp_path / 'alignments' / 'entropy.json'
+  record = temperature.load_calibrated(path)[1]
+  wanted = calibrations[0].measurements()
+  places = [(TRAINING_LENGTH, 'none'), (151, 'none'), (151, 'entropy')]
+  for found in (record['attention'], wanted):
+    assert [(each['length'], each['alignment']) for each in found] == places
+  for found, each in zip(record['attention'], wanted):
+    assert (found['site'], found['keys']) == ('encoder', each['keys'])
+    assert found['entropy_nats'] == np.mean(each['entropy_nats'])
+    assert found['maximum_probability'] == np.mean(each['max_probability'])
+  (solution,) = record['solutions']
+  assert [each['temperature'] for each in record['attention']] == [
+    1,
+    1,
+    pytest.approx(solution['temperature'], rel=1e-6),  # τ(n) is in float32
+  ]
+
+
 @pytest.mark.parametrize(
   'changes, field',
   [

@@ -6,6 +6,7 @@ Synopsis:
     calibration = calibrate(network, params, text, 512, [16_384], options)
     calibration.record()            # beside the temperatures in their file
     calibration.measurements()      # every statistic, for tables and plots
+    calibration.attention()         # their means over layers and heads
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import numpy as np
 from t5_align.alignment.objectives import Objective, check_name, group_heads
 from t5_align.alignment.solve import Solution
 from t5_align.alignment.statistics import AttentionStatistics
-from t5_align.temperature import SITES, Temperatures
+from t5_align.temperature import SITES, Temperatures, mean_over_heads
 
 METHODS = ('calibrated', 'closed_form')
 FORMS = ('constant', 'by_length')
+_PLACE = ('site', 'length', 'keys', 'alignment')  # of a measurement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +183,27 @@ class Calibration:
       records += before.to_json('none')
       records += self.after[length].to_json(self.name)
     return records
+
+  def attention(self) -> list[dict[str, Any]]:
+    """Return means over layers and heads, one a record of `measurements`.
+
+    With the mean temperature of rows that see as many keys.
+    """
+    return [
+      {
+        **{name: record[name] for name in _PLACE},
+        'maximum_probability': float(np.mean(record['max_probability'])),
+        'entropy_nats': float(np.mean(record['entropy_nats'])),
+        'temperature': self._temperature(record),
+      }
+      for record in self.measurements()
+    ]
+
+  def _temperature(self, record: Mapping[str, Any]) -> float:
+    if record['alignment'] != self.name:
+      return 1.0
+    tau = getattr(self.temperatures, record['site'])
+    return float(mean_over_heads(tau, [record['keys']])[0])
 
 
 def _solution_record(length, solution, before):

@@ -91,12 +91,12 @@ def _draw_length_panel(
   panel.axhline(
     known_mean(training), color='grey', linewidth=0.8, linestyle=':'
   )
-  _set_length_axis(panel, shown, record.training_length, by_keys)
+  set_length_axis(panel, shown, record.training_length, by_keys)
   panel.set_ylabel(STATISTIC_LABELS[name])
   panel.set_ylim(0, 1.06 * panel.get_ylim()[1])
 
 
-def _set_length_axis(
+def set_length_axis(
   panel: mpl_axes.Axes,
   lengths: Sequence[float],
   training_length: int,
@@ -185,7 +185,7 @@ def _draw_temperature_panel(
     last = max(solutions, key=lambda s: s.keys)
     ends.setdefault(own_label, (last.keys, last.temperature, _AFTER))
     lengths += [s.keys for s in solutions]
-  _set_length_axis(panel, lengths, record.training_length, by_keys=True)
+  set_length_axis(panel, lengths, record.training_length, by_keys=True)
   panel.set_ylabel('temperature τ')
   panel.set_title(site, loc='left', fontweight='bold', parse_math=False)
   _label_ends(panel, ends)

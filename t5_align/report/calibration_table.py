@@ -128,7 +128,7 @@ def make_calibration_tables(
   return tables
 
 
-def _table(
+def start_table(
   title: str,
   columns: Sequence[str],
   left: Sequence[str] = (),
@@ -154,7 +154,7 @@ def _table(
   return table
 
 
-def _add(
+def add_line(
   table: rich_table.Table, cells: Sequence[str], status: str = 'solved'
 ) -> None:
   """Add a row, never as markup; bold where it needs a look."""
@@ -166,14 +166,14 @@ def _model_table(record: CalibrationRecord) -> rich_table.Table:
   """Return one row a site, length and group of rows."""
   columns = solution_columns(record)
   kept = [i for i, c in enumerate(columns) if c not in ('layer', 'head')]
-  table = _table(
+  table = start_table(
     f'Kept: {statistic_name(record)}',
     [columns[i] for i in kept],
     left=('site', 'temperature [95%]', 'status'),
   )
   for solution in record.solutions:
     cells = solution_cells(solution)
-    _add(table, [cells[i] for i in kept], solution.status)
+    add_line(table, [cells[i] for i in kept], solution.status)
   return table
 
 
@@ -181,7 +181,7 @@ def _layer_table(record: CalibrationRecord, site: str) -> rich_table.Table:
   """Return one row a layer, for the rows with the most keys."""
   columns = solution_columns(record)
   kept = [1, *range(5, len(columns))]
-  table = _table(
+  table = start_table(
     _title(record, site),
     [columns[i] for i in kept],
     left=('temperature [95%]', 'status'),
@@ -190,15 +190,15 @@ def _layer_table(record: CalibrationRecord, site: str) -> rich_table.Table:
   for layer in range(_num_layers(record, site)):
     if layer in by_layer:
       cells = solution_cells(by_layer[layer])
-      _add(table, [cells[i] for i in kept], by_layer[layer].status)
+      add_line(table, [cells[i] for i in kept], by_layer[layer].status)
     else:
-      _add(table, (f'{layer}', *'---', '1', _words(LEFT_ALONE)))
+      add_line(table, (f'{layer}', *'---', '1', _words(LEFT_ALONE)))
   return table
 
 
 def _head_table(record: CalibrationRecord, site: str) -> rich_table.Table:
   """Return one row a layer, with the range of its heads."""
-  table = _table(
+  table = start_table(
     _title(record, site),
     (
       'layer',
@@ -215,7 +215,7 @@ def _head_table(record: CalibrationRecord, site: str) -> rich_table.Table:
   for layer in range(_num_layers(record, site)):
     own = [s for s in record.shown_solutions(site) if s.layer == layer]
     tau = np.array([s.temperature for s in own])
-    _add(
+    add_line(
       table,
       (
         f'{layer}',
@@ -258,7 +258,7 @@ def _dispersion_table(record: CalibrationRecord, site: str) -> rich_table.Table:
     f'{record.target_length:,}',
     'aligned',
   )
-  table = _table(
+  table = start_table(
     f'{site}: mean P_max and entropy (nats), and heads of each kind',
     (
       'layer',
@@ -268,7 +268,7 @@ def _dispersion_table(record: CalibrationRecord, site: str) -> rich_table.Table:
     padding=0,
   )
   for layer in range(_num_layers(record, site)):
-    _add(table, layer_cells(record, site, layer))
+    add_line(table, layer_cells(record, site, layer))
   return table
 
 

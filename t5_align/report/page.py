@@ -8,12 +8,13 @@ Synopsis:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+import html
 import os
 import pathlib
 from typing import Any
 
 from t5_align import results
-from t5_align.report import depth, html_document
+from t5_align.report import attention, depth, html_document
 from t5_align.report import rows as rows_lib
 from t5_align.report.rows import Row
 
@@ -29,6 +30,7 @@ tokenizer has not all characters.</p>
 {scores}
 {others}
 {depth}
+{attention}
 <h2>Wrong answers</h2>
 <p>The first {wrong} of each row.</p>
 {answers}
@@ -46,6 +48,14 @@ _DEPTH = """<h2>Where the answer stands</h2>
 {table}
 </details>"""
 
+_ATTENTION = """<h2>Attention</h2>
+<p>Attention gets flatter as the input gets longer: the largest probability of a
+row falls, and its entropy rises. Alignment divides the logits by a temperature
+that is chosen so that one of the two stays what it is at the training length
+(dotted).</p>
+<p>{picture}</p>
+{tables}"""
+
 
 def write_page(
   output_dir: str | os.PathLike,
@@ -54,6 +64,8 @@ def write_page(
   plot: str | os.PathLike,
   depth_maps: Sequence[depth.DepthMap] = (),
   depth_picture: str | os.PathLike | None = None,
+  points: Sequence[attention.Point] = (),
+  attention_picture: str | os.PathLike | None = None,
 ) -> pathlib.Path:
   """Write `output_dir/report.html`, with its pictures inside.
 
@@ -66,6 +78,8 @@ def write_page(
     plot: what `write_plot` wrote.
     depth_maps: what `read_depth_maps` returns.
     depth_picture: what `write_depth_maps` wrote, if it did.
+    points: what `read_attention` returns.
+    attention_picture: what `write_attention` wrote, if it did.
 
   Returns:
     The page's path.
@@ -78,6 +92,7 @@ def write_page(
     scores=_scores(rows),
     others=_others(rows),
     depth=_depth(depth_maps, depth_picture),
+    attention=_attention(points, attention_picture),
     answers=html_document.make_table(
       ('task', 'alignment', 'sample', 'wanted', 'got'),
       [line for row in rows for line in _wrong_answers(output_dir, row)],
@@ -150,6 +165,22 @@ def _depth(
   return _DEPTH.format(
     picture=html_document.image(picture, 'Score by length and depth'),
     table=html_document.make_table(depth.COLUMNS, depth.lines(maps)),
+  )
+
+
+def _attention(
+  points: Sequence[attention.Point], picture: str | os.PathLike | None
+) -> str:
+  if not points or picture is None:
+    return ''
+  tables = [
+    f'<h3>{html.escape(attention.TITLE.format(site))}</h3>'
+    + html_document.make_table(attention.columns(own), attention.lines(own))
+    for site, own in attention.by_site(points).items()
+  ]
+  return _ATTENTION.format(
+    picture=html_document.image(picture, 'Attention against length'),
+    tables='\n'.join(tables),
   )
 
 

@@ -61,7 +61,7 @@ def write_plot(
     [*handles.values()],
     [*handles],
     loc='outside lower center',
-    ncols=_legend_columns(figure.get_figwidth(), handles),
+    ncols=legend_columns(figure.get_figwidth(), handles),
     frameon=False,
   )
   for text in legend.get_texts():
@@ -69,7 +69,7 @@ def write_plot(
   figure.savefig(path, dpi=150)
 
 
-def _legend_columns(width_inches: float, names: Iterable[str]) -> int:
+def legend_columns(width_inches: float, names: Iterable[str]) -> int:
   """Return how many names stand side by side in a figure."""
   longest = max(map(len, names), default=0)
   # A line with its marker, and letters of 10 points.

@@ -2,7 +2,7 @@
 
 Synopsis:
 
-    show('t5_align_results')     # prints tables; scores.png, report.html
+    show('t5_align_results')     # prints tables; pictures, report.html
     show_calibration('t5_align_calibration')      # four pictures and a page
 """
 
@@ -17,6 +17,7 @@ from rich import console as rich_console
 
 from t5_align import results
 from t5_align.report import (
+  attention,
   calibration_files,
   calibration_page,
   calibration_plots,
@@ -46,12 +47,18 @@ def show(output_dir: str | os.PathLike) -> None:
   maps_path = output_dir / 'depth_maps.png' if maps else None
   if maps_path:
     depth.write_depth_maps(maps, maps_path)
+  points = attention.read_attention(output_dir, rows)
+  attention_path = output_dir / 'attention.png' if points else None
+  if attention_path:
+    attention.write_attention(points, rows, attention_path)
   page_path = page.write_page(
-    output_dir, header, rows, plot_path, maps, maps_path
+    output_dir, header, rows, plot_path, maps, maps_path, points, attention_path
   )
 
   console = rich_console.Console()
   console.print(*table.make_tables(rows))
+  for found in attention.make_attention_tables(points):
+    console.print(found)
   console.print(f'{_device(header)}', highlight=False, soft_wrap=True)
   for task, characters in header['lost_characters'].items():
     if characters:
@@ -62,10 +69,15 @@ def show(output_dir: str | os.PathLike) -> None:
         markup=False,
         soft_wrap=True,
       )
-  for path in filter(
-    None, (output_dir / 'results.json', plot_path, maps_path, page_path)
+  for path in (
+    output_dir / 'results.json',
+    plot_path,
+    maps_path,
+    attention_path,
+    page_path,
   ):
-    console.print(f'{path}', highlight=False, markup=False, soft_wrap=True)
+    if path:
+      console.print(f'{path}', highlight=False, markup=False, soft_wrap=True)
 
 
 def show_calibration(output_dir: str | os.PathLike) -> None:
