@@ -329,7 +329,7 @@ def test_experiment_file_parses():
   by_family = {}
   for task in tasks:
     by_family.setdefault(task.family, []).append(task.size)
-  assert set(by_family) == {'passkey', 'line_retrieval', 'perplexity_files'}
+  assert set(by_family) == {'passkey', 'perplexity_files'}
   for sizes in by_family.values():
     assert [size / 256 for size in sizes] == [1, 4, 16]
   assert 'none' in arguments['alignments'] and len(arguments['alignments']) > 1

@@ -138,8 +138,8 @@ def installed_packages(
   Args:
     folder: where `pip install --target` put them; None: where Python looks.
   """
-  where = {} if folder is None else {'path': [str(folder)]}
-  for package in metadata.distributions(**where):
+  path = sys.path if folder is None else [str(folder)]
+  for package in metadata.distributions(path=path):
     stated = package.metadata.get_all
     licence = licences.of_package(
       next(iter(stated('License-Expression') or ()), None),

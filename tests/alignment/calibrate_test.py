@@ -115,13 +115,12 @@ def test_deep_models(granularity, spread):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('strategy', STRATEGIES)
-@pytest.mark.parametrize('times', [2, 8])
-def test_bundled_model(times, strategy):
+def test_bundled_model(strategy):
   model = load_model('bundled')
   for granularity in GRANULARITIES:
     calibration = run(
       (model.network, model.params),
-      times,
+      4,
       text=GeneratedText(model.vocabulary),
       training_length=model.training_length,
       strategy=strategy,
