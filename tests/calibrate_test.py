@@ -196,6 +196,7 @@ KNOBS = dict(
   rows_per_sequence=7,
   measure_between=False,
   tokens_per_batch=100,
+  length_ratio=4,
 )
 
 

@@ -86,8 +86,8 @@ def test_saved_folder_loads_in_hugging_face(model, tmp_path):
 
 def test_folder_without_a_tokenizer_has_no_text(model, tmp_path):
   model.save(tmp_path)
-  (tmp_path / 'spiece.model').unlink()
-  (tmp_path / 'tokenizer_config.json').unlink()
+  for name in ('spiece.model', 'tokenizer.json', 'tokenizer_config.json'):
+    (tmp_path / name).unlink()
   silent = load_model(tmp_path)
   assert silent.vocabulary is None
   assert silent.encode(np.array([[5, 6, 1]])).shape == (1, 3, 256)

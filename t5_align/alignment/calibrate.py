@@ -137,7 +137,7 @@ class _Job:
     self._check()
     self.shown = self.lengths
     if options.measure_between and not self.is_causal:
-      between = octaves(training_length, self.lengths[-1])
+      between = octaves(training_length, self.lengths[-1], options.length_ratio)
       self.shown = tuple(sorted({*self.lengths, *between}))
 
   def _check(self):

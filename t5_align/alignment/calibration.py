@@ -50,11 +50,11 @@ class CalibrationOptions:
     num_training_sequences: at the training length; None for eight times as
       many, which are as much work as one of them at eight times the length.
     rows_per_sequence: whole rows that are looked at.
-    measure_between: also measure, for the record, at every octave between the
-      training length and the longest target.
+    measure_between: also measure, for the record, between the training length
+      and the longest target, at every octave or another `length_ratio`.
     tokens_per_batch: input tokens that are computed together.
-    length_ratio: of one length to the next, where those that `by_length` is
-      calibrated at follow from the prompts of an evaluation.
+    length_ratio: of one length to the next: of `measure_between`, and where an
+      evaluation's prompts decide the lengths.
   """
 
   strategy: str = 'entropy'

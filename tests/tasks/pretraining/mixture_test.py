@@ -134,7 +134,7 @@ class TestText:
     assert example.inputs[-1] == example.targets[-1] == 1
     vocabulary = load_vocabulary(BUNDLED_MODEL)
     assert example.targets[0] == vocabulary.vocab_size - 1
-    assert vocabulary.encode('<extra_id_0>')[-1] == vocabulary.vocab_size - 1
+    assert vocabulary.encode(' <extra_id_0>')[-1] == vocabulary.vocab_size - 1
 
 
 class TestMixture:
