@@ -171,7 +171,7 @@ def _calibrate(name, model, context, options) -> Temperatures:
     calibration = model.calibrate(text, lengths, chosen)
     record = model.calibration_record(calibration, text)
     # What a report shows of why there are temperatures at all.
-    record['attention'] = calibration.attention()
+    record['attention_statistics'] = calibration.attention()
     return calibration.temperatures, record
 
   return _find_once(name, model, context, asked, find)

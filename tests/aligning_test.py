@@ -109,14 +109,14 @@ def test_what_attention_is_stays_beside_its_temperatures(
   record = temperature.load_calibrated(path)[1]
   wanted = calibrations[0].measurements()
   places = [(TRAINING_LENGTH, 'none'), (151, 'none'), (151, 'entropy')]
-  for found in (record['attention'], wanted):
+  for found in (record['attention_statistics'], wanted):
     assert [(each['length'], each['alignment']) for each in found] == places
-  for found, each in zip(record['attention'], wanted):
+  for found, each in zip(record['attention_statistics'], wanted):
     assert (found['site'], found['keys']) == ('encoder', each['keys'])
     assert found['entropy_nats'] == np.mean(each['entropy_nats'])
     assert found['maximum_probability'] == np.mean(each['max_probability'])
   (solution,) = record['solutions']
-  assert [each['temperature'] for each in record['attention']] == [
+  assert [each['temperature'] for each in record['attention_statistics']] == [
     1,
     1,
     pytest.approx(solution['temperature'], rel=1e-6),  # τ(n) is in float32

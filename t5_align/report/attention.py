@@ -84,7 +84,7 @@ def read_attention(
       continue
     try:
       _, record = temperature_lib.load_calibrated(path)
-      for value in record.get('attention', ()):
+      for value in record.get('attention_statistics', ()):
         point = Point(*(of(value[field]) for field, of in _TYPES.items()))
         # Each calibration measured anew what there is without alignment.
         found.setdefault((point.site, point.place, point.alignment), point)

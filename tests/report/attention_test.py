@@ -56,7 +56,7 @@ def show(folder, capsys):
 
 def test_table_picture_and_section(tmp_path, capsys):
   make_results(tmp_path, PASSKEYS, ('none', 'entropy'))
-  keep(tmp_path, 'entropy', attention=make_points('entropy'))
+  keep(tmp_path, 'entropy', attention_statistics=make_points('entropy'))
   printed, page = show(tmp_path, capsys)
   heading = 'attention (encoder), mean over layers and heads'
   assert heading.split() in printed and heading in page.text
@@ -81,7 +81,7 @@ def test_several_alignments_share_what_is_without(tmp_path, capsys):
   names = ('none', 'temperature=0.8', 'entropy', LONG)
   _, rows = make_results(tmp_path, PASSKEYS, names)
   for name in ('entropy', LONG, 'left_out'):
-    keep(tmp_path, name, attention=make_points(name))
+    keep(tmp_path, name, attention_statistics=make_points(name))
   points = attention.read_attention(tmp_path, rows)
   at_longest = [p.alignment for p in points if p.length == 1024]
   assert at_longest == ['none', 'entropy', LONG]
@@ -100,7 +100,7 @@ def test_rows_of_a_decoder_stand_by_their_keys(tmp_path, capsys):
     make_point(length, name, 0.5, 2.0, site='decoder', keys=keys)
     for length, name, keys in places
   ]
-  keep(tmp_path, 'entropy', attention=points)
+  keep(tmp_path, 'entropy', attention_statistics=points)
   printed, _ = show(tmp_path, capsys)
   header = ['keys', 'alignment', 'probability', 'in', 'nats', 'temperature']
   start = printed.index(header)
@@ -108,22 +108,21 @@ def test_rows_of_a_decoder_stand_by_their_keys(tmp_path, capsys):
   assert firsts[:5] == ['64', 'entropy', '120', '384', 'entropy']
 
 
-@pytest.mark.parametrize('kept', [True, False])
-def test_nothing_is_shown_where_nothing_was_kept(tmp_path, capsys, kept):
+@pytest.mark.parametrize('fields', [None, {}, {'attention': 'reference'}])
+def test_nothing_is_shown_where_nothing_was_kept(tmp_path, capsys, fields):
+  """Nor where a file says how its model computes attention: the oracle's."""
   make_results(tmp_path, PASSKEYS, ('none', 'entropy'))
-  if kept:
-    keep(tmp_path, 'entropy')  # of an earlier version
+  if fields is not None:
+    keep(tmp_path, 'entropy', **fields)
   printed, page = show(tmp_path, capsys)
   assert not any(words[:1] == ['attention'] for words in printed)
   assert 'Attention' not in page.text and len(page.sources) == 2
   assert not (tmp_path / 'attention.png').exists()
 
 
-@pytest.mark.parametrize(
-  'fields', [{'attention': [{'site': 'encoder'}]}, {'attention': 3}]
-)
-def test_a_file_of_something_else_is_named(tmp_path, fields):
+@pytest.mark.parametrize('value', [[{'site': 'encoder'}], 3])
+def test_a_file_of_something_else_is_named(tmp_path, value):
   _, rows = make_results(tmp_path, PASSKEYS, ('none', 'entropy'))
-  path = keep(tmp_path, 'entropy', **fields)
+  path = keep(tmp_path, 'entropy', attention_statistics=value)
   with pytest.raises(results.ResultsError, match=f'{path} is not what'):
     attention.read_attention(tmp_path, rows)
