@@ -12,7 +12,9 @@ Synopsis:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import flax.traverse_util
@@ -48,11 +50,24 @@ def list_parameters(
     # Some kernels cannot be traced on every machine; none has parameters.
     attention='reference',
   )
+  parameters = {}
+  for path, parameter in _trace(one_layer, decoder_only).items():
+    stack, is_layer, rest = path.partition('/layers_0/')
+    if not is_layer:
+      parameters[path] = parameter
+      continue
+    for i in range(getattr(config, f'num_{stack}_layers')):
+      parameters[f'{stack}/layers_{i}/{rest}'] = parameter
+  return parameters
+
+
+@functools.lru_cache(maxsize=16)  # a trace takes a second
+def _trace(config: T5Config, decoder_only: bool) -> Mapping[str, Parameter]:
   tokens = jnp.zeros((1, 1), jnp.int32)
   if decoder_only:
-    module, inputs = DecoderOnlyTransformer(one_layer), [tokens] * 2
+    module, inputs = DecoderOnlyTransformer(config), [tokens] * 2
   else:
-    module, inputs = Transformer(one_layer), [tokens] * 3
+    module, inputs = Transformer(config), [tokens] * 3
   variables = jax.eval_shape(
     lambda key: module.init(key, *inputs, enable_dropout=False),
     jax.random.key(0),
@@ -63,13 +78,7 @@ def list_parameters(
   axes: dict[str, Any] = flax.traverse_util.flatten_dict(
     variables['params_axes'], sep='/'
   )
-  parameters = {}
-  for path, leaf in leaves.items():
-    parameter = Parameter(leaf.shape, axes[f'{path}_axes'].names)
-    stack, is_layer, rest = path.partition('/layers_0/')
-    if not is_layer:
-      parameters[path] = parameter
-      continue
-    for i in range(getattr(config, f'num_{stack}_layers')):
-      parameters[f'{stack}/layers_{i}/{rest}'] = parameter
-  return parameters
+  return {
+    path: Parameter(leaf.shape, axes[f'{path}_axes'].names)
+    for path, leaf in leaves.items()
+  }

@@ -18,6 +18,7 @@ from t5_align.inference import (
 )
 from t5_align.network import DecoderOnlyTransformer, Transformer
 from t5_align.temperature import Law, Temperatures
+from tests.random_parameters import random_parameters
 
 CONFIG = T5Config(
   vocab_size=50,
@@ -35,9 +36,7 @@ KINDS = (Transformer, DecoderOnlyTransformer)
 @functools.cache
 def build(kind):
   network = kind(CONFIG)
-  tokens = [jnp.ones((1, 4), jnp.int32)] * (3 if kind is Transformer else 2)
-  init = functools.partial(network.init, enable_dropout=False)
-  params = jax.jit(init)(jax.random.key(0), *tokens)['params']
+  params = random_parameters(CONFIG, decoder_only=kind is not Transformer)
   # Larger weights, so that the likeliest token depends on the input.
   return network, jax.tree.map(lambda x: 2.0 * x, params)
 

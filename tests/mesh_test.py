@@ -14,7 +14,6 @@ import sys
 
 import flax
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,6 +24,7 @@ from t5_align.inference import Inference, Sampling
 from t5_align.kernels import blocks
 from t5_align.network import DecoderOnlyTransformer, Transformer
 from t5_align.temperature import Law, Temperatures
+from tests.random_parameters import random_parameters
 
 CONFIG = T5Config(
   vocab_size=384,
@@ -49,10 +49,7 @@ of_kinds = pytest.mark.parametrize('kind', KINDS, ids=['encdec', 'decoder'])
 
 @functools.cache
 def parameters(kind):
-  tokens = [jnp.ones((1, 4), jnp.int32)] * (3 if kind is Transformer else 2)
-  init = functools.partial(kind(CONFIG).init, enable_dropout=False)
-  params = jax.jit(init)(jax.random.key(0), *tokens)['params']
-  return flax.core.unfreeze(params)
+  return random_parameters(CONFIG, decoder_only=kind is not Transformer)
 
 
 def layout(partitions):

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 
-import flax
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,9 +12,9 @@ from t5_align.alignment.calibration import CalibrationOptions
 from t5_align.bundled import BUNDLED_MODEL
 from t5_align.calibration_text import PlainText
 from t5_align.checkpoints import save_t5x
-from t5_align.network import DecoderOnlyTransformer
 from t5_align.tasks.generators import get_task
 from t5_align.temperature import Law, Temperatures
+from tests.random_parameters import random_parameters
 from tests.tiny_model import save_tiny_model
 
 
@@ -226,12 +224,9 @@ def test_statistics_of_generated_text(tiny):
 
 @pytest.fixture(scope='module')
 def decoder_only(tiny):
-  network = DecoderOnlyTransformer(tiny.config)
-  tokens = jnp.ones((1, 4), jnp.int32)
-  variables = jax.jit(network.init)(jax.random.key(0), tokens, tokens)
   checkpoint = dataclasses.replace(
     tiny.checkpoint,
-    params=flax.core.unfreeze(variables['params']),
+    params=random_parameters(tiny.config, decoder_only=True),
     decoder_only=True,
   )
   return dataclasses.replace(tiny, checkpoint=checkpoint)

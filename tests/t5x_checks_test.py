@@ -6,14 +6,13 @@ import sys
 from typing import Any
 
 import gin
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from t5_align import checkpoints, network, t5x_checkpoints, t5x_checks
 from t5_align.checkpoints import CheckpointError
 from t5_align.temperature import Temperatures
+from tests.random_parameters import random_parameters
 
 SIZES: dict[str, Any] = dict(
   vocab_size=24,
@@ -61,11 +60,7 @@ def model_of(**fields: Any) -> Model:
 
 @pytest.fixture(scope='module')
 def params():
-  tokens = jnp.ones((1, 1), jnp.int32)
-  module = model_of().module
-  return module.init(jax.random.key(0), *[tokens] * 3, enable_dropout=False)[
-    'params'
-  ]
+  return random_parameters(model_of().module.config)
 
 
 @pytest.fixture

@@ -3,13 +3,9 @@
 import json
 import pathlib
 
-import flax
-import jax
-import jax.numpy as jnp
-
 from t5_align import checkpoints
 from t5_align.config import T5Config
-from t5_align.network import Transformer
+from tests.random_parameters import random_parameters
 
 
 def save_tiny_model(folder: pathlib.Path) -> None:
@@ -22,11 +18,6 @@ def save_tiny_model(folder: pathlib.Path) -> None:
     head_dim=8,
     mlp_dim=32,
   )
-  tokens = jnp.ones((1, 4), jnp.int32)
-  variables = Transformer(config).init(
-    jax.random.key(0), tokens, tokens, tokens, enable_dropout=False
-  )
-  params = flax.core.unfreeze(variables['params'])
-  checkpoints.save_safetensors(folder, config, params)
+  checkpoints.save_safetensors(folder, config, random_parameters(config))
   tokenizer = {'tokenizer_class': 'ByT5Tokenizer', 'extra_ids': 125}
   (folder / 'tokenizer_config.json').write_text(json.dumps(tokenizer))

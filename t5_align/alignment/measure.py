@@ -41,6 +41,7 @@ from t5_align.inference import padded_length
 from t5_align.kernels.statistics import SoftmaxStatistics
 from t5_align.kernels.sweep import sweep_statistics
 from t5_align.network import DecoderOnlyTransformer, Transformer
+from t5_align.stacks import DecoderLayer, EncoderLayer
 from t5_align.temperature import SITES, Temperatures
 
 # Name of the attention module in a layer, within encoder or decoder -> site.
@@ -189,39 +190,86 @@ def _pad(rows: Sequence[Sequence[int]], size: int) -> np.ndarray:
   return padded
 
 
-# Compiled once for all meters of a network.
-@functools.partial(
-  jax.jit, static_argnames=('network', 'sites', 'num_sampled_rows', 'groups')
-)
 def _measure(
-  network,
+  network, sites, params, inputs, targets, temperatures, factors, **asked
+):
+  """Sums of each sequence: site -> name -> [B, N, G] of each layer."""
+  inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
+  found: dict[str, dict[str, Any]] = {}
+
+  def compile_layer(layer, args, kwargs, context):
+    """Run a layer compiled, with its sums."""
+    module = context.module
+    is_layer = isinstance(module, EncoderLayer | DecoderLayer)
+    if not is_layer or not module.path:  # the latter is what was compiled
+      return layer(*args, **kwargs)
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    is_array = [isinstance(leaf, jax.Array) for leaf in leaves]
+    y, sums = _measure_layer(
+      module.clone(parent=None, name=None),
+      sites,
+      module.variables['params'],
+      [leaf if traced else None for leaf, traced in zip(leaves, is_array)],
+      factors,
+      tree=tree,
+      constants=tuple(
+        None if traced else leaf for leaf, traced in zip(leaves, is_array)
+      ),
+      **asked,
+    )
+    for site, own in sums.items():
+      for name, value in own.items():
+        found.setdefault(site, {}).setdefault(name, []).append(value)
+    return y
+
+  options: dict[str, Any] = dict(
+    enable_dropout=False, temperatures=temperatures
+  )
+  with nn.intercept_methods(compile_layer):
+    if targets is None:
+      network.apply({'params': params}, inputs, method='encode', **options)
+    else:
+      shifted = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
+      tokens = (shifted, targets)
+      if inputs is not None:
+        tokens = (inputs, *tokens)
+      network.apply({'params': params}, *tokens, return_logits=False, **options)
+  return found
+
+
+# The layers of a stack differ in their arrays alone, so one is compiled for
+# all of them: compiling a whole network takes as many times as long as it has
+# layers.
+@functools.partial(
+  jax.jit,
+  static_argnames=(
+    'layer', 'sites', 'tree', 'constants', 'num_sampled_rows', 'groups'
+  ),
+)  # fmt: skip
+def _measure_layer(
+  layer,
   sites,
   params,
-  inputs,
-  targets,
-  temperatures,
+  arrays,
   factors,
   *,
+  tree,
+  constants,
   num_sampled_rows,
   groups,
 ):
-  """Sums of each sequence: site -> name -> [B, N, G] of each layer."""
-  found: dict[str, dict[str, Any]] = {site: {} for site in sites}
-
-  def keep(site, name, value):
-    found[site].setdefault(name, []).append(value)
+  """Return a layer's output, and site -> name -> its sums [B, N, G]."""
+  found: dict[str, dict[str, Any]] = {}
 
   def look(attend, args, kwargs, context):
     """Take from each attention's queries and keys what the kernel doesn't."""
     if context.method_name != 'attend_and_project':
       return attend(*args, **kwargs)
-    path = context.module.path
-    site = _SITE_OF_MODULE[path[0], path[-1]]
+    site = _site(layer, context.module.name)
     if site in sites:
       query, key, _, mask, temperature = args
       position = {k: v for k, v in kwargs.items() if k != 'deterministic'}
-      _look_closer(
-        functools.partial(keep, site),
+      found[site] = _look_closer(
         query,
         key,
         mask,
@@ -231,48 +279,46 @@ def _measure(
         groups if site == 'decoder' else None,
         bias_table=position.get('bias_table'),
         bidirectional=position.get('bidirectional', False),
-        max_distance=network.config.relative_attention_max_distance,
+        max_distance=layer.config.relative_attention_max_distance,
       )
     return attend(*args, **kwargs)
 
-  options: dict[str, Any] = dict(
-    enable_dropout=False, temperatures=temperatures, mutable=['intermediates']
-  )
+  leaves = [a if c is None else c for a, c in zip(arrays, constants)]
+  args, kwargs = jax.tree.unflatten(tree, leaves)
   with nn.intercept_methods(look):
-    if targets is None:
-      _, variables = network.apply(
-        {'params': params}, inputs, method='encode', **options
-      )
-    else:
-      shifted = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
-      tokens = (shifted, targets)
-      if inputs is not None:
-        tokens = (inputs, *tokens)
-      _, variables = network.apply(
-        {'params': params}, *tokens, return_logits=False, **options
-      )
-  for site, statistics in _sown(variables['intermediates'], sites):
-    membership = found[site]['membership'][0]
-    for name, value in _row_values(statistics).items():
-      keep(site, name, jnp.einsum('BNT,BTG->BNG', value, membership))
-  for site in sites:
-    membership = found[site].pop('membership')[0]
-    counts = found[site].pop('key_counts')[0].astype(jnp.float32)
-    found[site]['rows'] = jnp.sum(membership, axis=1)
-    found[site]['key_sum'] = jnp.einsum('BT,BTG->BG', counts, membership)
-  return sharding.keep_whole(found)
+    y, variables = layer.apply(
+      {'params': params}, *args, mutable=['intermediates'], **kwargs
+    )
+  for module, sown in variables['intermediates'].items():
+    site = _site(layer, module)
+    if site in sites:
+      own = found[site]
+      membership = own.pop('membership')
+      counts = own.pop('key_counts').astype(jnp.float32)
+      own['rows'] = jnp.sum(membership, axis=1)
+      own['key_sum'] = jnp.einsum('BT,BTG->BG', counts, membership)
+      statistics = _row_values(sown['attention_statistics'][0])
+      for name, value in statistics.items():
+        own[name] = jnp.einsum('BNT,BTG->BNG', value, membership)
+  return y, sharding.keep_whole(found)
+
+
+def _site(layer, module):
+  """The site of an attention module of that name."""
+  return _SITE_OF_MODULE[
+    'encoder' if isinstance(layer, EncoderLayer) else 'decoder', module
+  ]
 
 
 def _look_closer(
-  keep, query, key, mask, temperature, factors, num_sampled_rows, groups, **bias
+  query, key, mask, temperature, factors, num_sampled_rows, groups, **bias
 ):
-  """Record key counts, and what was asked for of a sweep and of whole rows."""
+  """Key counts, and what was asked for of a sweep and of whole rows."""
   B, T = query.shape[:2]
   counts = mask.key_counts(jnp.arange(T), key.shape[1])
   counts = jnp.broadcast_to(counts, (B, T))
   membership = _membership(counts, groups)
-  keep('key_counts', counts)
-  keep('membership', membership)
+  found = {'key_counts': counts, 'membership': membership}
   arguments = dict(bias, mask=mask)
   resolved = temperature_lib.resolve(temperature, lambda: counts)
   if factors is not None:
@@ -286,7 +332,7 @@ def _look_closer(
       ('entropy_nats', swept.entropy_nats),
     ):
       total = jnp.einsum('MBNT,BTG->MBNG', value, membership)
-      keep(f'sweep/{name}', total)
+      found[f'sweep/{name}'] = total
   if num_sampled_rows:
     tau = jnp.asarray(resolved, jnp.float32)
     tau = tau.reshape(1, -1, 1, 1) if tau.ndim < 2 else tau[..., None]
@@ -298,8 +344,8 @@ def _look_closer(
       temperature=tau,
       **arguments,
     )
-    for name, value in rows.items():
-      keep(f'sample/{name}', value)
+    found |= {f'sample/{name}': value for name, value in rows.items()}
+  return found
 
 
 def _membership(counts, groups):
@@ -310,16 +356,6 @@ def _membership(counts, groups):
   counts = counts[..., None]
   inside = (counts > edges[None, None, :-1]) & (counts <= edges[None, None, 1:])
   return inside.astype(jnp.float32)
-
-
-def _sown(intermediates, sites):
-  """Yield the site and the statistics of each layer, in order."""
-  for stack, layers in intermediates.items():
-    for i in range(len(layers)):
-      for module, sown in layers[f'layers_{i}'].items():
-        site = _SITE_OF_MODULE[stack, module]
-        if site in sites:
-          yield site, sown['attention_statistics'][0]
 
 
 def _row_values(statistics: SoftmaxStatistics) -> dict[str, Any]:
@@ -348,7 +384,7 @@ def _to_host(measured, num_sequences, length, num_sampled_rows):
       layers = np.stack(found[name], axis).astype(np.float64)
       return layers.take(range(num_sequences), axis - 1)
 
-    rows = np.asarray(found['rows'][:num_sequences], np.float64)
+    rows = np.asarray(found['rows'][0][:num_sequences], np.float64)
     sums = {name: stack(name, 1) for name in STATISTICS}
     _check_finite(site, sums, rows)
     sweep = None
@@ -359,7 +395,7 @@ def _to_host(measured, num_sequences, length, num_sampled_rows):
       site=site,
       sums=sums,
       rows=rows,
-      key_sum=np.asarray(found['key_sum'][:num_sequences], np.float64),
+      key_sum=np.asarray(found['key_sum'][0][:num_sequences], np.float64),
       sweep=sweep,
       sample=_sample(found, stack, num_sampled_rows),
     )

@@ -5,12 +5,11 @@ import functools
 import types
 
 import flax.traverse_util
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from t5_align.config import T5Config
 from t5_align.network import DecoderOnlyTransformer, Transformer
+from tests.random_parameters import random_parameters
 
 VOCAB_SIZE = 256
 
@@ -41,13 +40,10 @@ def random_model(
 
 @functools.cache
 def _parameters(network, spread):
-  tokens = jnp.ones((1, 4), jnp.int32)
-  arguments = (tokens,) * (
-    2 if isinstance(network, DecoderOnlyTransformer) else 3
+  params = random_parameters(
+    network.config, decoder_only=isinstance(network, DecoderOnlyTransformer)
   )
-  init = functools.partial(network.init, enable_dropout=False)
-  variables = jax.jit(init)(jax.random.key(0), *arguments)
-  flat = flax.traverse_util.flatten_dict(variables['params'], sep='/')
+  flat = flax.traverse_util.flatten_dict(params, sep='/')
   # Initial logits, before the bias, have a variance of 1.
   flat = {
     path: x * spread if path.endswith('query/kernel') else x
