@@ -70,6 +70,7 @@ def write_results(folder, name):
   results.write_results(folder, {'temperatures': {name: {}}}, [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MEASURED)
 def test_found_once_and_kept(model, tmp_path, monkeypatch, name):
   context, said = make_context(model, tmp_path)

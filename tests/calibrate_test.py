@@ -64,6 +64,7 @@ def one_line(capfd):
   return err
 
 
+@pytest.mark.slow
 def test_files_of_a_calibration(calibrated):
   assert {path.name for path in calibrated.iterdir()} == {
     'temperatures.json', 'statistics.json', 'config.gin', 'heads.png',
@@ -94,6 +95,7 @@ def test_files_of_a_calibration(calibrated):
   assert {'entropy', 'log_n', 'yarn', 'entropy_closed_form'} <= rules
 
 
+@pytest.mark.slow
 def test_three_prompts_of_two_kinds_have_no_interval(model_folder):
   """One of a kind tells nothing of how much that kind varies."""
   lengths = ('--training_length', 64, '--length', 128, '--num_sequences', 3)

@@ -86,6 +86,7 @@ def test_both_styles_are_the_same_call(monkeypatch):
   assert calls[0]['task_feature_lengths'] == {'inputs': 99}
 
 
+@pytest.mark.slow
 def test_written_gin_file_repeats_the_run(model_folder):
   arguments = ('--task', 'passkey_160', '--limit', 2, '--output_dir', 'out')
   assert run('--model', model_folder, *arguments) == 0

@@ -224,6 +224,7 @@ def test_sharded_by_their_writer(pair, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, sharded.params, pair.ours.params)
 
 
+@pytest.mark.slow
 def test_the_bundled_model_reads_and_answers_alike():
   """Its folder as it ships: tokens, logits and answers."""
   model = load_model('bundled')

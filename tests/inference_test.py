@@ -99,6 +99,7 @@ def test_score_is_the_sum_of_the_targets_log_probabilities(
     assert (score.num_tokens, score.finite) == (len(target), True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_memory_of_scoring_does_not_grow_by_the_logits(kind, monkeypatch):
   monkeypatch.setattr(inference_lib, '_LOGITS_BYTES', 1 << 20)
@@ -138,6 +139,7 @@ def test_results_do_not_depend_on_the_batch(kind, options):
     )
 
 
+@pytest.mark.slow
 def test_beams_are_at_least_as_likely_as_greedy():
   inputs = prompts(4)
   run = inference(Transformer)

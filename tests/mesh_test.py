@@ -99,6 +99,7 @@ def test_logits(kind, partitions):
   assert_close(ours, theirs)
 
 
+@pytest.mark.slow
 @of_kinds
 @on_meshes
 def test_scores(kind, partitions):
@@ -116,11 +117,15 @@ def test_scores(kind, partitions):
 
 @pytest.mark.slow
 @of_kinds
-@on_meshes
 @pytest.mark.parametrize(
-  'options',
-  [{}, {'num_beams': 2}, {'sampling': Sampling(0.9, top_k=50), 'seed': 3}],
-  ids=['greedy', 'beams', 'sampling'],
+  'partitions, options',
+  [
+    (8, {}),
+    (4, {'num_beams': 2}),
+    (4, {'sampling': Sampling(0.9, top_k=50), 'seed': 3}),
+    (1, {}),
+  ],
+  ids=['1x8-greedy', '2x4-beams', '2x4-sampling', '8x1-greedy'],
 )
 def test_generation(kind, partitions, options):
   ours, theirs = (
@@ -134,6 +139,7 @@ def test_generation(kind, partitions, options):
   )
 
 
+@pytest.mark.slow
 @of_kinds
 @pytest.mark.parametrize('partitions', [4])
 def test_chunked_attention(kind, partitions, monkeypatch):
@@ -278,11 +284,12 @@ def test_a_model_over_the_devices_of_two_processes(folder, tmp_path):
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
-  flag = '--xla_force_host_platform_device_count=2'
+  two = '--xla_force_host_platform_device_count=2'
+  flags = f'{os.environ["XLA_FLAGS"]} {two}'  # the last one counts
   processes = [
     subprocess.Popen(
       [sys.executable, '-c', _PROCESS, str(i), address, folder, tmp_path],
-      env=os.environ | {'XLA_FLAGS': flag, 'JAX_PLATFORMS': 'cpu'},
+      env=os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'},
       cwd=pathlib.Path(__file__).parents[1],
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,

@@ -42,6 +42,7 @@ def test_the_right_answer_is_likelier_than_a_wrong_one(model):
   assert all(r > w + 5 for r, w in zip(right, wrong))
 
 
+@pytest.mark.slow
 def test_saved_folder_loads_with_its_temperatures(model, tmp_path):
   temperatures = Temperatures(encoder=(0.8, 0.7))
   sharper = model.with_temperatures(temperatures)
@@ -93,6 +94,7 @@ def test_folder_without_a_tokenizer_has_no_text(model, tmp_path):
     silent.generate(['Hello.'])
 
 
+@pytest.mark.slow
 def test_tokenizer_of_another_folder(model, tmp_path):
   save_t5x(tmp_path, model.params, step=1)
   assert load_model(tmp_path).vocabulary is None
@@ -136,6 +138,7 @@ def aligned(tiny):
   return tiny.align(64, TEXTS, num_sequences=2)
 
 
+@pytest.mark.slow
 def test_align_then_generate(tiny, aligned):
   temperatures = aligned.temperatures
   assert temperatures == Temperatures(encoder=temperatures.encoder)
@@ -150,6 +153,7 @@ def test_align_then_generate(tiny, aligned):
   assert not jnp.allclose(sharper, plain)
 
 
+@pytest.mark.slow
 def test_alignment_does_what_it_says(tiny, aligned):
   """The entropy at the target length is that of the training length."""
   text = PlainText(TEXTS, tiny.vocabulary)
@@ -232,6 +236,7 @@ def decoder_only(tiny):
   return dataclasses.replace(tiny, checkpoint=checkpoint)
 
 
+@pytest.mark.slow
 def test_rows_of_a_decoder_only_model_are_told_apart_by_keys(decoder_only):
   training = decoder_only.statistics(TEXTS, 32, num_sequences=2)
   longer = decoder_only.statistics(TEXTS, 128, num_sequences=2)

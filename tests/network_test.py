@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 
 from flax.linen import partitioning
@@ -14,6 +15,7 @@ import pytest
 
 from t5_align.config import T5Config
 from t5_align.network import DecoderOnlyTransformer, Transformer
+from t5_align.parameters import list_parameters
 from t5_align.presets import PRESETS, get_preset
 from t5_align.temperature import Law, Temperatures
 from tests.random_parameters import random_parameters
@@ -102,11 +104,11 @@ PARAMETERS = {
 @pytest.mark.slow  # together
 @pytest.mark.parametrize('name', PRESETS)
 def test_every_preset_has_its_size(name):
-  config = get_preset(name).config
-  _, init, inputs = build(config)
-  params = jax.eval_shape(init, jax.random.key(0), *inputs)['params']
-  assert set(params) == {'token_embedder', 'encoder', 'decoder'}
-  millions = sum(x.size for x in jax.tree.leaves(params)) / 1e6
+  """By its layers; shapes_test has whole networks."""
+  listed = list_parameters(get_preset(name).config, decoder_only=False)
+  stacks = {path.partition('/')[0] for path in listed}
+  assert stacks == {'token_embedder', 'encoder', 'decoder'}
+  millions = sum(math.prod(x.shape) for x in listed.values()) / 1e6
   if name in PARAMETERS:
     assert millions == pytest.approx(PARAMETERS[name], rel=0.01)
 
@@ -126,6 +128,7 @@ TEMPERATURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('attention', ['reference', 'chunked'])
 @pytest.mark.parametrize('granularity', TEMPERATURES)
 def test_configured_and_traced_temperatures_agree(granularity, attention):
@@ -178,6 +181,7 @@ def test_temperature_one_is_bit_identical_to_none():
   assert jnp.array_equal(logits(None), logits(ones))
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_it_and_gives_float32_logits():
   network, params = initialized('t5')
   low = Transformer(dataclasses.replace(network.config, dtype='bfloat16'))
@@ -218,6 +222,7 @@ def test_padding_and_batch_do_not_change_a_result():
     np.testing.assert_allclose(together[i, :t], alone[0], atol=2e-5 * largest)
 
 
+@pytest.mark.slow
 def test_packed_examples_do_not_see_each_other():
   network, params = initialized('t5')
   a, b = random_tokens(0, (1, 12)), random_tokens(1, (1, 20))
@@ -237,6 +242,7 @@ def test_packed_examples_do_not_see_each_other():
   np.testing.assert_allclose(packed[:, 5:], apply(b, y, y), atol=2e-5 * largest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('cross_cache', ['first_step', 'initialize'])
 @pytest.mark.parametrize('name', ['t5_1_1', 'umt5'])
 def test_decoding_by_steps_equals_the_whole_sequence(name, cross_cache):
@@ -315,6 +321,7 @@ def test_step_of_another_shape_than_the_cache(shape):
     apply({'params': params, **variables}, token, token)
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_key_and_changes_the_result():
   network, params = initialized('t5')
   inputs, targets = random_tokens(0, (2, 12)), random_tokens(1, (2, 5))

@@ -200,6 +200,7 @@ def test_a_compilation_that_fails_says_why(monkeypatch):
     plan_lib.plan('flan-t5-small', 64, devices='8xH200')
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_plan_and_leaves_nothing(
   tmp_path, capsys, elsewhere
 ):

@@ -28,6 +28,7 @@ sys.exit(2)
 """
 
 
+@pytest.mark.slow
 def test_a_program_may_end_while_tasks_are_made_ready():
   # A thread within SentencePiece as Python ended would abort the process, if
   # not each time.

@@ -38,14 +38,21 @@ def free_port():
     return free.getsockname()[1]
 
 
+# Of a process without others; the last flag counts.
+ONE_DEVICE = '--xla_force_host_platform_device_count=1'
+ALONE = {
+  'PYTHONPATH': str(ROOT),
+  'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} {ONE_DEVICE}',
+}
+
+
 def variables(port, index, count):
   return {
     'JAX_COORDINATOR_ADDRESS': f'localhost:{port}',
     'JAX_NUM_PROCESSES': str(count),
     'JAX_PROCESS_ID': str(index),
     'T5_ALIGN_TIMEOUT': '5',
-    'PYTHONPATH': str(ROOT),
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
+    **ALONE,
   }
 
 
@@ -63,12 +70,6 @@ def start_all(arguments, count):
     )
     for i in range(count)
   ]
-
-
-ALONE = {
-  'PYTHONPATH': str(ROOT),
-  'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
-}
 
 
 def finish_all(started, seconds=200):
@@ -125,6 +126,7 @@ def test_they_wait_for_the_slowest():
   assert ends == [(0, ''), (0, '')]
 
 
+@pytest.mark.slow
 def test_a_slow_end_is_a_good_end():
   """What runs after JAX has let the others go, without its store."""
   linger = 'import atexit, time; atexit.register(time.sleep, 4)'
@@ -132,6 +134,7 @@ def test_a_slow_end_is_a_good_end():
   assert ends == [(0, ''), (0, '')]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('who', [0, 1])
 def test_a_killed_process_ends_the_others(who):
   ends = meet(who, 'os.kill(os.getpid(), signal.SIGKILL)', count=3)

@@ -99,7 +99,7 @@ def test_a_calibration_writes_what_one_process_writes(model_folder, tmp_path):
 def test_a_killed_process_ends_a_run_that_others_complete(
   model_folder, tmp_path, who, count, again
 ):
-  limit = 400
+  limit = 160
   started = evaluate(model_folder, tmp_path, count, limit=limit)
   deadline = time.monotonic() + 120
   parts = f'passkey_160.*.part{who}'

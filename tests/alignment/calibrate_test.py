@@ -138,6 +138,7 @@ def test_sites_together(granularity):
   assert np.all(np.asarray(calibration.temperatures.cross) < 0.9)
 
 
+@pytest.mark.slow
 @every_granularity
 @pytest.mark.parametrize('form', [None, 'constant'])
 def test_decoder_only(form, granularity):
@@ -271,6 +272,7 @@ def test_selective_where_no_head_disperses_by_content():
   assert any('leaves all of them alone' in w for w in calibration.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['calibrated', 'closed_form'])
 def test_one_sequence_has_no_interval_and_a_warning(method):
   calibration = run(text=RandomText(most=1), method=method)

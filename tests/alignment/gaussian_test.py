@@ -220,6 +220,7 @@ def test_aligning_temperatures_on_rows(sigma):
   assert abs(closed - tau) <= 3 * error + 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('length, count', [(2048, 1200), (8192, 400)])
 @pytest.mark.parametrize('tails, sigma', FAT_TAILS)
 def test_fat_tails_need_less(tails, sigma, length, count):

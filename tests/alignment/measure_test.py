@@ -152,6 +152,7 @@ def assert_same(first, second):
     assert_close(a.distance_mass, b.distance_mass)
 
 
+@pytest.mark.slow
 def test_batches_do_not_matter():
   """Batches that are padded to other lengths, and one that isn't full."""
   assert_same(look(False, tokens_per_batch=120), look(False))

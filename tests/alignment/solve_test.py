@@ -330,6 +330,7 @@ def test_statistics_that_no_temperature_settles():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'strategy, granularity',
   [('entropy', 'model'), ('maximum_probability', 'head')],

@@ -156,6 +156,7 @@ def test_output_and_statistics_equal_numpy(case, implementation):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('implementation', ['reference', 'chunked'])
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 @pytest.mark.parametrize('case', ['padded', 'one_segment_causal', 'cross'])
@@ -179,6 +180,7 @@ def test_moments_of_keys_with_much_in_common(case, dtype, implementation):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_gradients_of_chunked_equal_the_reference(case):
   query, key, value, table = arrays()

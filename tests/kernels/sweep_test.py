@@ -24,6 +24,7 @@ def sweep(query, key, factors, options):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_each_factor_equals_numpy(case):
   query, key, value, table = arrays()

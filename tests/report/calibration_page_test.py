@@ -84,6 +84,7 @@ def test_page_has_every_head_with_the_numbers_of_the_files(tmp_path):
     assert f'{solution["temperature"]:.3f}' in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('with_sample', [True, False])
 def test_page_of_many_sites(tmp_path, with_sample):
   make_calibration(

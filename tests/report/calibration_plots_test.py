@@ -15,6 +15,7 @@ PNG = b'\x89PNG\r\n\x1a\n'
 NAMES = ['heads', 'lengths', 'temperatures', 'distances']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'options',
   [

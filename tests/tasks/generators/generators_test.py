@@ -173,6 +173,7 @@ def test_too_small_a_size_names_the_smallest(prefix):
   assert len(encode_bytes(sample.prompt)) + 1 == smallest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('encode', ENCODERS.values(), ids=ENCODERS)
 @pytest.mark.parametrize('prefix', TOKEN_TASKS)
 def test_64_tokens_always_suffice(prefix, encode):

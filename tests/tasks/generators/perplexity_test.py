@@ -252,6 +252,7 @@ def test_user_files_have_one_split(tmp_path):
     read_data(tmp_path, split='dev')
 
 
+@pytest.mark.slow
 def test_library_is_always_there(monkeypatch):
   monkeypatch.undo()  # the real context
   vocabulary = vocabulary_lib.load_vocabulary(BUNDLED)
