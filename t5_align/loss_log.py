@@ -104,7 +104,9 @@ class LossLog:
     row |= self._by_task(pending)
     row['learning_rate'] = float(np.asarray(self._schedule(self._step - 1)))
     now = time.perf_counter()
-    row['tokens_per_second'] = round(self._num_tokens / (now - self._last))
+    # Of a first step that compiles, there may be less than one.
+    speed = self._num_tokens / (now - self._last)
+    row['tokens_per_second'] = round(speed, 1 if speed < 100 else None)
     row['seconds'] = round(now - self._start, 3)
     self._last, self._num_tokens = now, 0
     with self._path.open('a') as file:

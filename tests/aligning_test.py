@@ -93,6 +93,7 @@ def test_found_once_and_kept(model, tmp_path, monkeypatch, name):
   assert said == []
 
 
+@pytest.mark.slow
 def test_what_attention_is_stays_beside_its_temperatures(
   model, tmp_path, monkeypatch
 ):

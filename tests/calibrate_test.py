@@ -106,6 +106,7 @@ def test_three_prompts_of_two_kinds_have_no_interval(model_folder):
   assert solution['temperature'] > 0
 
 
+@pytest.mark.slow
 def test_model_folder_takes_the_file(calibrated, model_folder, tmp_path):
   folder = tmp_path / 'aligned'
   shutil.copytree(model_folder, folder)
@@ -116,6 +117,7 @@ def test_model_folder_takes_the_file(calibrated, model_folder, tmp_path):
   assert model.calibration['strategy'] == 'entropy'
 
 
+@pytest.mark.slow
 def test_gin_takes_the_file_as_t5x_would(calibrated):
   gin.clear_config()
   gin.parse_config(f"""

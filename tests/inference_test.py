@@ -176,6 +176,7 @@ def test_shapes_are_few():
   assert all(n <= padded_length(n) <= max(32, 1.25 * n) for n in range(1, 4097))
 
 
+@pytest.mark.slow
 def test_encode_and_logits_take_padded_tokens():
   run = inference(Transformer)
   tokens = np.array([[5, 6, 7, 0], [8, 9, 10, 11]])

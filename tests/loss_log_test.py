@@ -54,6 +54,17 @@ def test_tasks_are_told_apart_by_their_tokens(tmp_path):
   assert rows[1]['tokens_per_second'] == 0
 
 
+def test_less_than_a_token_a_second_is_no_standstill(tmp_path, monkeypatch):
+  clock = [0.0]
+  monkeypatch.setattr('time.perf_counter', lambda: clock[0])
+  rows = []
+  log = LossLog(tmp_path / 'log', lambda step: 0.0, 0, rows.append, ('a', 'b'))
+  log.add(metrics(1.0), num_tokens=30)
+  clock[0] = 100.0  # spent on compiling
+  log.write()
+  assert rows[0]['tokens_per_second'] == 0.3
+
+
 def test_steps_that_come_again_and_a_torn_line_are_dropped(tmp_path):
   path = tmp_path / 'log'
   path.write_text('{"step": 2}\n{"step": 4}\n{"step": 6, "lo')

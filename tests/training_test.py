@@ -93,6 +93,7 @@ def unpacked_and_packed(decoder_only):
 
 @pytest.mark.parametrize('decoder_only', [False, True])
 class TestNetworks:
+  @pytest.mark.slow
   def test_loss_is_what_inference_scores(self, decoder_only):
     network = tiny_network(decoder_only, dropout_rate=0.0)
     training = tiny_training(target_length=12)
@@ -118,6 +119,7 @@ class TestNetworks:
         metrics.task_losses[task], wanted, rtol=1e-5, atol=1e-6
       )
 
+  @pytest.mark.slow
   def test_packed_rows_have_the_same_loss(self, decoder_only):
     network = tiny_network(decoder_only, dropout_rate=0.0)
     params = training_lib.initial_state(network, tiny_training()).params
@@ -151,6 +153,7 @@ class TestNetworks:
     for a, b in zip(leaves(wanted), leaves(resumed), strict=True):
       np.testing.assert_array_equal(a, b)
 
+  @pytest.mark.slow
   def test_bfloat16_computes_and_float32_is_trained(
     self, decoder_only, tmp_path
   ):
@@ -201,6 +204,7 @@ class TestFit:
     rows = [json.loads(line) for line in lines]
     assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
 
+  @pytest.mark.slow
   def test_another_run_is_refused_and_named(self, tmp_path):
     recipe = {'network': {'sizes': (1, 2)}}
 

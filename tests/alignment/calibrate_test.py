@@ -130,6 +130,7 @@ def test_bundled_model(strategy):
     assert worst(calibration) <= WANTED
 
 
+@pytest.mark.slow
 @every_granularity
 def test_sites_together(granularity):
   calibration = run(sites=('cross', 'encoder'), granularity=granularity)
@@ -157,6 +158,7 @@ def test_decoder_only(form, granularity):
     assert found.coefficients[:2] == (TRAINING_LENGTH, 1.0)
 
 
+@pytest.mark.slow
 def test_one_temperature_curve_for_several_lengths():
   calibration = run(
     form='by_length', lengths=[128, 32, 128], granularity='head'
@@ -311,6 +313,7 @@ def test_curve_of_a_decoder_beside_an_encoder():
     run(sites=('encoder', 'decoder'), form='by_length')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'sites, lengths, options',
   [

@@ -158,6 +158,7 @@ def test_batches_do_not_matter():
   assert_same(look(False, tokens_per_batch=120), look(False))
 
 
+@pytest.mark.slow
 def test_merged_parts_are_the_whole():
   parts = [look(True, part) for part in (slice(3), slice(3, None))]
   assert_same(AttentionStatistics.merge(parts), look(True))

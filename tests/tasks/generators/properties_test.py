@@ -137,6 +137,7 @@ def check(task, sample, template):
 SPARE = 1000
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=60, deadline=None)
 @hypothesis.given(
   wording=TEMPLATES,
