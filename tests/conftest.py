@@ -25,7 +25,8 @@ os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     '--xla_force_host_platform_device_count=8',
-    # Compiles in half the time. Later versions have no such flag.
+    # Compiles forward passes sooner, though training steps later, and most
+    # of a run is compiling. Later versions have no such flag.
     '--xla_cpu_use_fusion_emitters=false'
     if importlib.metadata.version('jaxlib').startswith('0.10.')
     else '',

@@ -1,12 +1,13 @@
-"""Measure attention in compiled forward passes, with memory linear in length.
+"""Measure attention in forward passes, with memory linear in length.
 
-The forward pass is the model's own. Each layer's kernel leaves the statistics
-of its rows (`kernels.statistics`), which are summed inside the program; where
-they are asked for, a sweep over other temperatures and a sample of whole rows
-are taken from the same queries and keys. A temperature acts on its own layer's
-probabilities but not on its logits, so one pass gives a layer's statistics at
-many temperatures. Parameters on a mesh of devices are used where they are, and
-sequences are split over its data axis.
+The forward pass is the model's own, compiled a layer at a time. Each layer's
+kernel leaves the statistics of its rows (`kernels.statistics`), which are
+summed inside the layer's program; where they are asked for, a sweep over other
+temperatures and a sample of whole rows are taken from the same queries and
+keys. A temperature acts on its own layer's probabilities but not on its logits,
+so one pass gives a layer's statistics at many temperatures. Parameters on a
+mesh of devices are used where they are, and sequences are split over its data
+axis.
 
 Synopsis:
 
@@ -197,11 +198,12 @@ def _measure(
   inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
   found: dict[str, dict[str, Any]] = {}
 
-  def compile_layer(layer, args, kwargs, context):
-    """Run a layer compiled, with its sums."""
+  def run_compiled(layer, args, kwargs, context):
+    """Run a layer's own program, and keep the sums that it returns."""
     module = context.module
     is_layer = isinstance(module, EncoderLayer | DecoderLayer)
-    if not is_layer or not module.path:  # the latter is what was compiled
+    # A layer without a path stands alone: this is it, being compiled.
+    if not is_layer or not module.path:
       return layer(*args, **kwargs)
     leaves, tree = jax.tree.flatten((args, kwargs))
     is_array = [isinstance(leaf, jax.Array) for leaf in leaves]
@@ -225,7 +227,7 @@ def _measure(
   options: dict[str, Any] = dict(
     enable_dropout=False, temperatures=temperatures
   )
-  with nn.intercept_methods(compile_layer):
+  with nn.intercept_methods(run_compiled):
     if targets is None:
       network.apply({'params': params}, inputs, method='encode', **options)
     else:
@@ -237,9 +239,8 @@ def _measure(
   return found
 
 
-# The layers of a stack differ in their arrays alone, so one is compiled for
-# all of them: compiling a whole network takes as many times as long as it has
-# layers.
+# The layers of a stack differ in their arrays alone: one program serves all,
+# where that of a whole network takes longer to compile the deeper it is.
 @functools.partial(
   jax.jit,
   static_argnames=(
