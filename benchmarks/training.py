@@ -37,9 +37,9 @@ import training_table
 
 # Items of one process each, kind:case; dearest last.
 JOBS = (
-  'device: step:encoder-decoder step:decoder-only step:t5-v1_1-small',
-  'peer:t5-v1_1-small peer:t5-v1_1-base peer:t5-v1_1-large',
-  'data:t5-v1_1-small data:decoder-only',
+  'device: step:bundled step:bundled_lm step:t5-v1_1-small',
+  'peer:bundled peer:t5-v1_1-small peer:t5-v1_1-base peer:t5-v1_1-large',
+  'data:t5-v1_1-small data:bundled_lm',
   'step:t5-v1_1-base',
   'step:t5-v1_1-large',
 )

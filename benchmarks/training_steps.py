@@ -30,7 +30,8 @@ def measure_steps(case, options):
   lowered, pending, start = {}, {}, time.perf_counter()
   for name in case.variants:
     try:
-      lowered[name] = lower(case, training_cases.VARIANTS[name], dtype)
+      variant = training_cases.VARIANTS[name]
+      lowered[name] = lower(resized(case, variant), variant, dtype)
     except Exception as error:
       yield {'variant': name, 'error': describe(error)}
   with futures.ThreadPoolExecutor(max(1, len(lowered))) as pool:
@@ -39,9 +40,10 @@ def measure_steps(case, options):
   compiling = time.perf_counter() - start
   for name, future in pending.items():
     try:
+      variant = training_cases.VARIANTS[name]
       row = time_variant(
-        case,
-        training_cases.VARIANTS[name],
+        resized(case, variant),
+        variant,
         future.result(),
         lowered[name][1],
         options,
@@ -53,6 +55,12 @@ def measure_steps(case, options):
 
 def describe(error):
   return f'{type(error).__name__}: {error}'[:300]
+
+
+def resized(case, variant):
+  return dataclasses.replace(
+    case, batch_size=int(case.batch_size * variant.batch_share)
+  )
 
 
 def changed(case, variant):

@@ -48,9 +48,10 @@ def parts(document):
       of[row['variant']] = row['seconds'] / row['tokens']
   yield (
     '| model | forward | backward | optimizer | of these, attention | of'
-    ' these, logits and loss | reference attention | peer |'
+    ' these, logits and loss | with reference attention | with chunked'
+    ' attention | quarter batch | peer |'
   )
-  yield '|---' * 8 + '|'
+  yield '|---' * 10 + '|'
   differences = (
     ('forward', None),
     ('gradient', 'forward'),
@@ -58,6 +59,8 @@ def parts(document):
     ('step', 'no attention'),
     ('step', 'small vocabulary'),
     ('reference attention', None),
+    ('chunked attention', None),
+    ('quarter batch', None),
     ('peer', None),
   )
   for case, of in seconds.items():
