@@ -21,6 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
   'script, results_file, document',
   [
     ('strategies', 'strategies_bundled', 'alignment'),
+    ('training_table', 'training_h200', 'speed'),
     ('evaluation', 'evaluation', 'speed'),
     ('devices', 'devices_h200', 'devices'),
     ('plans', 'plans', 'devices'),
