@@ -54,6 +54,8 @@ _BINDINGS = {
   'max_input_tokens': 'TASK_FEATURE_LENGTHS',
   'vocabulary': 'VOCABULARY',
   'template': 'eval_script.evaluate.prompt_template',
+  'granularity': 'calibration.CalibrationOptions.granularity',
+  'sites': 'calibration.CalibrationOptions.sites',
   **{
     name: f'eval_script.evaluate.{name}'
     for name in (
@@ -252,6 +254,15 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     ' ssmax, yarn, infoscale; oracle; a number that divides the attention'
     " logits of the encoder; a temperatures.json; repeatable, 'none,entropy'",
   )
+  add(
+    '--granularity',
+    help='of entropy and maximum_probability: a temperature for the model'
+    ' (default: each site), layer or head',
+  )
+  add(
+    '--sites',
+    help='of the same: encoder, cross or both with a comma (default: encoder)',
+  )
   add('--output_dir', help='where results go (default: t5_align_results)')
   add(
     '--limit',
@@ -314,7 +325,10 @@ def _run(argv: Sequence[str], prog: str) -> int:
     _BINDINGS,
     _RUN,
     _BUNDLED,
-    convert={'max_input_tokens': lambda longest: {'inputs': longest}},
+    convert={
+      'max_input_tokens': lambda longest: {'inputs': longest},
+      'sites': lambda names: tuple(opening.as_list(names)),
+    },
   )
   return _SOME_FAILED if any(row['n_failed'] for row in rows) else 0
 

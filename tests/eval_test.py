@@ -69,7 +69,8 @@ def test_both_styles_are_the_same_call(monkeypatch):
   short = (
     '--model', 'm', '--task', 'passkey_64', '--alignment', '0.8',
     '--output_dir', 'o', '--batch_size', '3', '--max_input_tokens', '99',
-    '--limit', '7', '--truncation', 'left',
+    '--limit', '7', '--truncation', 'left', '--granularity', 'head',
+    '--sites', 'encoder,cross',
   )  # fmt: skip
   gin_style = (
     f'--gin_file={RUN}', "--gin.CHECKPOINT_PATH='m'",
@@ -78,12 +79,15 @@ def test_both_styles_are_the_same_call(monkeypatch):
     "--gin.TASK_FEATURE_LENGTHS={'inputs': 99}",
     '--gin.eval_script.evaluate.limit=7',
     "--gin.eval_script.evaluate.truncation='left'",
+    "--gin.calibration.CalibrationOptions.granularity='head'",
+    "--gin.calibration.CalibrationOptions.sites=('encoder', 'cross')",
   )  # fmt: skip
   assert run(*short) == 130
   assert eval_lib.main(gin_style) == 130
   assert calls[0] == calls[1]
   assert calls[0]['batch_size'] == 3
   assert calls[0]['task_feature_lengths'] == {'inputs': 99}
+  assert calls[0]['calibration'].sites == ('encoder', 'cross')
 
 
 @pytest.mark.slow
@@ -162,6 +166,8 @@ TASK = ('--task', 'passkey_160')
     ((*TASK, '--alignment', 'entropy'), 'trained at'),
     ((*TASK, '--alignment', 'lost.json'), 'lost.json'),
     ((*TASK, '--alignment', 'entropi'), "did you mean 'entropy'"),
+    ((*TASK, '--sites', 'encodr'), "did you mean 'encoder'"),
+    ((*TASK, '--granularity', 'heads'), "did you mean 'head'"),
     ((*TASK, '--training_length', '0'), 'training_length is 0; wanted 2'),
     ((*TASK, '--max_input_tokens', '50'), 'over the limit max_input_tokens=50'),
     ((*TASK, '--truncation', 'left'), 'set max_input_tokens'),
@@ -283,8 +289,7 @@ def test_alignments_that_measure_the_model(model_folder, monkeypatch, capfd):
   assert run(*arguments) == 0
   assert read('out')[1] == rows
   capfd.readouterr()
-  layers = '--gin.calibration.CalibrationOptions.granularity="layer"'
-  assert run(*arguments, layers) == 2
+  assert run(*arguments, '--granularity', 'layer') == 2
   assert "'entropy' found with another granularity" in one_line(capfd)
   # What is kept is a temperatures.json like any other.
   other = ('--alignment', 'none', '--alignment', kept / 'entropy.json')
