@@ -1,13 +1,21 @@
-"""What alignment gives the bundled models: tables and a figure from the files.
+"""What alignment gives the bundled models: tables and figures from the files.
 
-Reads what `strategies.py` wrote for three training seeds of each model, with
-the strategy and granularity that the development files choose, writes the
-tables of docs/experiment.md and draws the scores by length beside it.
+Reads what `strategies.py` wrote:
+
+  {model}_dev, bundled_sites_dev  development data, which choose
+  {model}_seed{n}                 the choice, for three training seeds
+  {model}_all_*                   every configuration at 4 and 16 times the
+                                  training length, seed 0
+  {model}_far_*                   those of one temperature a site, 2, 8 and 32
+
+and writes the tables of docs/experiment.md and docs/experiment_grid.md, and
+figures beside them.
 
     python benchmarks/experiment.py
 """
 
 import argparse
+import functools
 import json
 import pathlib
 
@@ -17,9 +25,17 @@ import strategies
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results' / 'experiment'
 DOCUMENT = ROOT / 'docs' / 'experiment.md'
+GRID = ROOT / 'docs' / 'experiment_grid.md'
 MODELS = {'bundled': 'encoder', 'bundled_lm': 'decoder'}
 SEEDS = (0, 1, 2)
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
+FOUR_TIMES, SIXTEEN_TIMES, FAR = (1024,), (4096,), (512, 2048, 8192)
+# Colours of the choices of sites.
+SITES = {
+  'cross': 'tab:orange',
+  'encoder': 'tab:blue',
+  'encoder+cross': 'tab:green',
+}
 FAMILIES = {
   'passkey': 'passkey, share right',
   'line_retrieval_tokens': 'line retrieval, share right',
@@ -32,12 +48,47 @@ def read(name):
   return json.loads((RESULTS / f'{name}.json').read_text())
 
 
+@functools.cache
+def grid(model):
+  """Return every configuration, of what there is at each length.
+
+  As one document, in which the rows of a task follow each other.
+  """
+  documents = [
+    json.loads(path.read_text())
+    for part in ('all', 'far')
+    for path in sorted(RESULTS.glob(f'{model}_{part}_*.json'))
+  ]
+  (_,) = {d['header']['checkpoint']['content_hash'] for d in documents}
+  families = list(FAMILIES)
+
+  def place(row):
+    family, size = strategies.split(row['task'])
+    return families.index(family), size
+
+  rows = [row for document in documents for row in document['rows']]
+  return {'header': documents[0]['header'], 'rows': sorted(rows, key=place)}
+
+
+@functools.cache
+def choice():
+  """Return the strategy and granularity that development data choose, why."""
+  return strategies.choose([RESULTS / f'{model}_dev.json' for model in MODELS])
+
+
 def chosen():
-  """Return the strategy and granularity that development data choose."""
-  granularity, strategy = strategies.choose(
-    [RESULTS / f'{model}_dev.json' for model in MODELS], show=lambda line: None
-  )
-  return f'{strategy}, {granularity}'
+  return choice()[0]
+
+
+@functools.cache
+def sites_choice():
+  """Return the sites that the same rule chooses, and why."""
+  return strategies.choose_sites(RESULTS / 'bundled_sites_dev.json', chosen())
+
+
+def comparison(choice, lines):
+  """Return Markdown of what a choice was made from."""
+  return '\n'.join(f'- {line}' for line in (*lines, f'chosen: {choice}'))
 
 
 def by_task(document):
@@ -46,12 +97,6 @@ def by_task(document):
   for row in document['rows']:
     found.setdefault(row['task'], {})[row['alignment']] = row
   return found
-
-
-def split(task):
-  """Return a task's family and its size in tokens."""
-  family, _, size = task.rpartition('_')
-  return family, int(size)
 
 
 def claim_table(sizes=(1024, 4096)):
@@ -99,9 +144,7 @@ def draw(path):
   for (model, site), panels in zip(MODELS.items(), axes):
     panels[0].set_ylabel(model)
     for (family, title), panel in zip(FAMILIES.items(), panels):
-      panel.set_title(title, fontsize=10)
-      panel.set_xscale('log', base=2)
-      panel.set_xticks(SIZES, [f'{size:,}' for size in SIZES], fontsize=8)
+      _name_lengths(panel, title)
       _draw_panel(panel, model, site, family)
   for panel in axes[-1]:
     panel.set_xlabel('tokens of the prompt')
@@ -109,30 +152,25 @@ def draw(path):
   figure.savefig(path, dpi=110)
 
 
+def seed_tasks(model, seed):
+  """Return task -> alignment -> row of a seed.
+
+  Where its run was stopped, seed 0 has what the grid has there.
+  """
+  tasks = by_task(read(f'{model}_seed{seed}'))
+  return tasks if seed else by_task(grid(model)) | tasks
+
+
 def _draw_panel(panel, model, site, family):
   is_empty = True
   for seed in SEEDS:
-    document = read(f'{model}_seed{seed}')
-    first = document['header']['training_length']
+    tasks = seed_tasks(model, seed)
     for name, color in (('none', 'tab:red'), (chosen(), 'tab:blue')):
-      points = []
-      for task, rows in by_task(document).items():
-        row = rows[name if name == 'none' else f'{name}, {site}']
-        if split(task)[0] == family:
-          points.append((split(task)[1], row['score']))
-      if not points:
-        continue
-      is_empty = False
-      points.sort(key=lambda point: point[0])
-      sizes = [size for size, _ in points]
-      values = [score['value'] for _, score in points]
+      alignment = name if name == 'none' else f'{name}, {site}'
       label = None if seed else {'none': 'not aligned'}.get(name, 'aligned')
-      panel.plot(sizes, values, '-o', color=color, ms=3, lw=1, label=label)
-      if not family.startswith('perplexity'):
-        bounds = zip(*(score['ci95'] for _, score in points))
-        panel.fill_between(sizes, *bounds, color=color, alpha=0.12, lw=0)
-        panel.set_ylim(-0.03, 1.03)
-    panel.axvline(first, color='gray', ls=':', lw=1)
+      drawn = _draw_scores(panel, tasks, family, alignment, color, label)
+      is_empty = is_empty and not drawn
+  panel.axvline(SIZES[0], color='gray', ls=':', lw=1)  # the training length
   if is_empty:
     panel.text(
       *(0.5, 0.5, 'not trained on it'),
@@ -143,25 +181,86 @@ def _draw_panel(panel, model, site, family):
     panel.set_yticks([])
 
 
-def development_table():
-  """Return Markdown: what each choice gained on development data."""
-  lines = []
-  strategies.choose(
-    [RESULTS / f'{model}_dev.json' for model in MODELS], show=lines.append
-  )
-  return '\n'.join(f'- {line}' for line in lines)
+def _draw_scores(panel, tasks, family, alignment, color, label):
+  """Draw a family's scores by length; return whether there are any.
+
+  Where texts of two lengths are not the same ones, no line joins them.
+  """
+  is_text = family.startswith('perplexity')
+  by_samples = {}
+  for task, rows in tasks.items():
+    own, size = strategies.split(task)
+    if own == family and alignment in rows:
+      row = rows[alignment]
+      group = by_samples.setdefault(row['n'] if is_text else None, [])
+      group.append((size, row['score']))
+  for dashed, (_, group) in enumerate(sorted(by_samples.items(), reverse=True)):
+    group.sort(key=lambda point: point[0])
+    sizes = [size for size, _ in group]
+    values = [score['value'] for _, score in group]
+    style = dict(color=color, ms=3, lw=1, label=None if dashed else label)
+    panel.plot(sizes, values, ':s' if dashed else '-o', **style)
+    if not is_text:
+      bounds = zip(*(score['ci95'] for _, score in group))
+      panel.fill_between(sizes, *bounds, color=color, alpha=0.12, lw=0)
+      panel.set_ylim(-0.03, 1.03)
+  return bool(by_samples)
+
+
+def draw_sites(path):
+  """Draw scores by length with each choice of sites, seed 0."""
+  figure = mpl_figure.Figure((13, 3.4), layout='constrained')
+  tasks = by_task(grid('bundled'))
+  for (family, title), panel in zip(
+    FAMILIES.items(), figure.subplots(1, len(FAMILIES))
+  ):
+    _name_lengths(panel, title)
+    panel.set_xlabel('tokens of the prompt')
+    _draw_scores(panel, tasks, family, 'none', 'tab:red', 'not aligned')
+    for sites, color in SITES.items():
+      alignment = f'{chosen()}, {sites}'
+      _draw_scores(panel, tasks, family, alignment, color, sites)
+    if family == 'passkey':
+      panel.legend(fontsize=8)
+  figure.savefig(path, dpi=110)
+
+
+def _name_lengths(panel, title):
+  panel.set_title(title, fontsize=10)
+  panel.set_xscale('log', base=2)
+  panel.set_xticks(SIZES, [f'{size:,}' for size in SIZES], fontsize=8)
+
+
+def sites_table():
+  """Return Markdown of each choice of sites."""
+  shown = ['none', *(f'{chosen()}, {sites}' for sites in SITES)]
+  return strategies.markdown(grid('bundled'), (1024, 4096, 8192), shown)
+
+
+def grid_table(model, sizes):
+  """Return Markdown of every configuration."""
+  return strategies.markdown(grid(model), sizes)
 
 
 TABLES = {
-  'claim': claim_table,
-  'development': development_table,
-  'bundled_lm_all': lambda: strategies.markdown(read('bundled_lm_all')),
+  DOCUMENT: {
+    'claim': claim_table,
+    'development': lambda: comparison(*choice()),
+    'sites_development': lambda: comparison(*sites_choice()),
+    'sites': sites_table,
+  },
+  GRID: {
+    f'{model}_{name}': functools.partial(grid_table, model, sizes)
+    for model in MODELS
+    for name, sizes in (('4', FOUR_TIMES), ('16', SIXTEEN_TIMES), ('far', FAR))
+  },
 }
 
 
-def with_tables(text):
+def with_tables(path):
   """Return a document with its tables made anew, between their marks."""
-  for name, table in TABLES.items():
+  text = path.read_text('utf-8')
+  for name, table in TABLES[path].items():
     first, last = f'<!-- {name} -->\n', f'\n<!-- /{name} -->'
     before, rest = text.split(first)
     _, after = rest.split(last)
@@ -172,8 +271,10 @@ def with_tables(text):
 def main():
   argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
   draw(DOCUMENT.with_suffix('.png'))
-  DOCUMENT.write_text(with_tables(DOCUMENT.read_text()))
-  print(f'chosen on development data: {chosen()}')
+  draw_sites(DOCUMENT.with_name('experiment_sites.png'))
+  for document in TABLES:
+    document.write_text(with_tables(document), 'utf-8')
+  print(f'chosen on development data: {chosen()}; {sites_choice()[0]}')
 
 
 if __name__ == '__main__':

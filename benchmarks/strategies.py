@@ -12,6 +12,10 @@ nats a token, with the paired difference to no temperature.
     python benchmarks/strategies.py --split dev --data corpus/dev.jsonl \
         --configurations measured --times 4,16 --limit 100 --output dev.json
     python benchmarks/strategies.py --choose dev.json dev_lm.json
+    python benchmarks/strategies.py --split dev --data corpus/dev.jsonl \
+        --configurations sites --strategies maximum_probability \
+        --times 4,16 --limit 50 --output sites.json
+    python benchmarks/strategies.py --choose_sites sites.json
     python benchmarks/strategies.py --table test.json         # Markdown of it
 """
 
@@ -20,6 +24,7 @@ import json
 import pathlib
 import tempfile
 import time
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -38,38 +43,53 @@ from t5_align.tasks import generators
 
 STRATEGIES = ('entropy', 'maximum_probability')
 GRANULARITIES = ('model', 'layer', 'head')  # coarsest first
+MAIN_SITES = ('encoder', 'decoder')  # the second of a model without the first
 _RULES = ('none', '0.8', '0.6', 'log_n', 'ssmax', 'yarn', 'infoscale', 'oracle')
-# Of --configurations: the rules beside what measures the model.
-RULES = {
-  'all': _RULES,
-  'model': _RULES,  # the same, but one temperature a site
-  'measured': ('none',),  # both strategies, all granularities, main site
-  'claim': ('none', 'log_n'),  # both strategies, one temperature a site
+# Options that say what is done with files, not what is measured.
+_OF_FILES = ('output', 'table', 'choose', 'choose_sites', 'choice')
+
+
+class Configurations(NamedTuple):
+  """Rules, and calibrations: by each strategy and granularity."""
+
+  rules: tuple[str, ...]
+  granularities: tuple[str, ...]
+  every_site: bool  # not the main one alone
+  every_form: bool  # also in closed form, and selective
+  log: bool = False  # once, the mean logarithm of the largest probability
+
+
+CONFIGURATIONS = {
+  'all': Configurations(_RULES, GRANULARITIES, True, True, log=True),
+  'model': Configurations(_RULES, ('model',), True, True),
+  'measured': Configurations(('none',), GRANULARITIES, False, False),
+  'claim': Configurations(('none', 'log_n'), ('model',), False, False),
+  'sites': Configurations(('none',), ('model',), True, False),
 }
-ONE_A_SITE = ('model', 'claim')
 
 
-def configurations(which, decoder_only):
+def calibrations_of(which, decoder_only, wanted=STRATEGIES):
   """Yield (name, options) of what measures attention."""
-  main = 'decoder' if decoder_only else 'encoder'
+  main = MAIN_SITES[decoder_only]
   others = () if decoder_only else ('cross', 'encoder+cross')
-  for strategy in STRATEGIES:
-    for granularity in GRANULARITIES[: 1 if which in ONE_A_SITE else None]:
+  for strategy in wanted:
+    for granularity in which.granularities:
       options = dict(strategy=strategy, granularity=granularity)
       name = f'{strategy}, {granularity}'
       yield f'{name}, {main}', options
-      if which in ('all', 'model'):
+      if which.every_site:
         for sites in others:
           yield (
             f'{name}, {sites}',
             dict(sites=tuple(sites.split('+')), **options),
           )
+      if which.every_form:
         yield (
           f'{name}, {main}, closed form',
           dict(method='closed_form', **options),
         )
         yield f'{name}, {main}, selective', dict(selective=True, **options)
-  if which == 'all':
+  if which.log:
     options = dict(strategy='maximum_probability', averaging='log')
     yield f'maximum_probability (log), model, {main}', options
 
@@ -175,6 +195,7 @@ def all_alignments(model, asked, options):
   )
   longest = max(prepared.task.size for prepared, _ in asked)
   lengths = octaves(model.training_length, longest)
+  which = CONFIGURATIONS[options.configurations]
   with tempfile.TemporaryDirectory() as folder:  # nothing is kept between runs
     context = aligning.Context(
       [prepared for prepared, _ in generated],
@@ -184,12 +205,11 @@ def all_alignments(model, asked, options):
       lambda split: None,  # no rule here calibrates
     )
     alignments = [
-      aligning.parse_alignment(rule, model, context)
-      for rule in RULES[options.configurations]
+      aligning.parse_alignment(rule, model, context) for rule in which.rules
     ]
   calibrations = {}
-  for name, choice in configurations(
-    options.configurations, model.checkpoint.decoder_only
+  for name, choice in calibrations_of(
+    which, model.checkpoint.decoder_only, options.strategies.split(',')
   ):
     alignment, calibrations[name] = calibrated(
       model, name, choice, lengths, text, options.num_sequences
@@ -199,48 +219,108 @@ def all_alignments(model, asked, options):
   return alignments, calibrations, {'text': text.source, 'lengths': lengths}
 
 
-def choose(files, show=print):
-  """Show and return the strategy and granularity that development data choose.
+def choose(files):
+  """Return the strategy and granularity that development data choose, and why.
 
   What counts is the likelihood of the right answers, in nats a token against no
   temperature, over all tasks of all files, which weigh alike. The granularity
   is the coarsest one that falls short of the best choice by less than its 95 %
   interval; the strategy is the better one at that granularity.
+
+  Returns:
+    'strategy, granularity', and lines that compare all of them.
   """
-  gains = {}
+  found = gains(
+    files,
+    lambda strategy, granularity, sites: (
+      f'{strategy}, {granularity}' if sites in MAIN_SITES else None
+    ),
+  )
+  near, lines = near_best(found)
+  return min(
+    near, key=lambda name: GRANULARITIES.index(name.split(', ')[1])
+  ), lines
+
+
+def choose_sites(file, choice):
+  """Return the sites that development data choose, and why, as `choose` does.
+
+  They are the fewest ones that are near the best.
+
+  Args:
+    file: of --configurations sites.
+    choice: strategy and granularity.
+  """
+  found = gains(
+    [file],
+    lambda strategy, granularity, sites: (
+      sites if f'{strategy}, {granularity}' == choice else None
+    ),
+  )
+  near, lines = near_best(found)
+  return min(near, key=lambda sites: sites.count('+')), lines
+
+
+def gains(files, name):
+  """Return name -> nats a token against none of every task.
+
+  Args:
+    files: results.
+    name: of a strategy, granularity and sites; None to leave it out.
+  """
+  found = {}
   for file in files:
     for row in json.loads(pathlib.Path(file).read_text())['rows']:
-      strategy, _, rest = row['alignment'].partition(', ')
-      if rest:
-        name = (rest.partition(', ')[0], strategy)
-        gains.setdefault(name, []).append(row['nats_difference']['value'])
-  means = {name: float(np.mean(values)) for name, values in gains.items()}
+      parts = row['alignment'].split(', ')
+      if len(parts) == 3 and (own := name(*parts)) is not None:
+        found.setdefault(own, []).append(row['nats_difference']['value'])
+  if not found:
+    raise SystemExit(f'{", ".join(map(str, files))}: nothing to choose from.')
+  return found
+
+
+def near_best(found):
+  """Return which names are near the best, best first, and lines about all.
+
+  These fall short of it by less than a 95 % interval, paired by task.
+  """
+  means = {name: float(np.mean(values)) for name, values in found.items()}
   best = max(means, key=lambda name: means[name])
-  allowed = []
+  near, lines = [], []
   for name in sorted(means, key=lambda name: -means[name]):
-    behind = np.subtract(gains[best], gains[name])
+    behind = np.subtract(found[best], found[name])
     width = stats.t.ppf(0.975, len(behind) - 1) * stats.sem(behind)
     if behind.mean() <= width:
-      allowed.append(name)
-    show(
-      f'{name[1]}, {name[0]}: {means[name]:+.4f} nats a token over'
-      f' {len(behind)} tasks; behind the best by {behind.mean():.4f} +-'
-      f' {width:.4f}'
+      near.append(name)
+    lines.append(
+      f'{name}: {means[name]:+.4f} nats a token over {len(behind)} tasks;'
+      f' behind the best by {behind.mean():.4f} +- {width:.4f}'
     )
-  chosen = min(allowed, key=lambda name: GRANULARITIES.index(name[0]))
-  show(f'chosen: {chosen[1]}, {chosen[0]}')
-  return chosen
+  return near, lines
 
 
-def markdown(document):
-  """Return the table of a results file: scores [95 %], nats a token."""
+def split(task):
+  """Return a task's family and its size in tokens."""
+  family, _, size = task.rpartition('_')
+  return family, int(size)
+
+
+def markdown(document, sizes=None, alignments=None):
+  """Return the table of a results file: scores [95 %], nats a token.
+
+  Of all sizes and alignments, or of some; of those that were asked all tasks.
+  """
   rows = {}
   for row in document['rows']:
     rows.setdefault(row['alignment'], {})[row['task']] = row
   # At the training length itself nothing is to be aligned.
   first = document['header']['training_length']
-  tasks = [t for t in rows['none'] if not t.endswith(f'_{first}')]
-  longest = {task.rpartition('_')[0]: task for task in tasks}.values()
+  tasks = [
+    task
+    for task in rows['none']
+    if split(task)[1] != first and (sizes is None or split(task)[1] in sizes)
+  ]
+  longest = {split(task)[0]: task for task in tasks}.values()
   heads = [_short(task) for task in tasks]
   heads += [f'{_short(task)}: nats a token' for task in longest]
   lines = [
@@ -248,6 +328,10 @@ def markdown(document):
     '|---' * (len(heads) + 1) + '|',
   ]
   for alignment, own in rows.items():
+    if alignments is not None and alignment not in alignments:
+      continue
+    if not own.keys() >= set(tasks):
+      continue
     cells = [alignment]
     cells += [cell(own[task]['score'], task) for task in tasks]
     for task in longest:
@@ -271,10 +355,10 @@ def cell(score, task):
 
 
 def _short(task):
-  family, _, size = task.rpartition('_')
+  family, size = split(task)
   for ending in ('_tokens', '_files', '_retrieval'):
     family = family.removesuffix(ending)
-  return f'{family} {int(size):,}'
+  return f'{family} {size:,}'
 
 
 def measure(options):
@@ -286,7 +370,9 @@ def measure(options):
   alignments, calibrations, measured = all_alignments(model, asked, options)
   document = {
     'header': provenance.describe(model)
-    | {'options': vars(options) | dict.fromkeys(('output', 'choose', 'table'))}
+    | {
+      'options': {n: x for n, x in vars(options).items() if n not in _OF_FILES}
+    }
     | measured,
     'calibrations': calibrations,
     'temperatures': {a.name: a.temperatures.to_json() for a in alignments},
@@ -312,22 +398,29 @@ def main():
   add('--times', default='1,4,16', help='the training length')
   add('--split', default='test', help='of generated prompts')
   add('--data', help="text of perplexity (default: Python's library)")
-  add('--configurations', default='all', choices=RULES)
+  add('--configurations', default='all', choices=CONFIGURATIONS)
+  add('--strategies', default=','.join(STRATEGIES))
   add('--limit', type=int, default=200)
   add('--batch_size', type=int, default=8)
   add('--num_sequences', type=int, default=8)
   add('--output', help='results file')
   add('--table', metavar='FILE', help='print the table of a results file')
   add('--choose', metavar='FILE', nargs='+', help='development results')
+  add('--choose_sites', metavar='FILE', help='of --configurations sites')
+  add('--choice', default='maximum_probability, model', help='whose sites')
   options = parser.parse_args()
   if options.choose:
-    choose(options.choose)
+    choice, lines = choose(options.choose)
+    print(*lines, f'chosen: {choice}', sep='\n')
+  elif options.choose_sites:
+    choice, lines = choose_sites(options.choose_sites, options.choice)
+    print(*lines, f'chosen: {choice}', sep='\n')
   elif options.table:
     print(markdown(json.loads(pathlib.Path(options.table).read_text())))
   elif options.output:
     measure(options)
   else:
-    parser.error('give --output, --table or --choose.')
+    parser.error('give --output, --table, --choose or --choose_sites.')
 
 
 if __name__ == '__main__':

@@ -341,6 +341,20 @@ def test_experiment_file_parses():
   assert 'none' in arguments['alignments'] and len(arguments['alignments']) > 1
 
 
+def test_experiment_of_sites_is_the_same_with_cross_attention():
+  folder = 't5_align/gin_configs/experiments'
+  eval_lib.command.parse_gin([f'{folder}/bundled_sites.gin'], [])
+  arguments = eval_lib.command.bound_arguments(eval_lib.evaluate)
+  eval_lib.command.parse_gin([f'{folder}/bundled.gin'], [])
+  others = eval_lib.command.bound_arguments(eval_lib.evaluate)
+  assert arguments['calibration'].sites == ('encoder', 'cross')
+  assert arguments.pop('calibration').length_ratio == 4
+  differing = {k for k in arguments if arguments[k] != others[k]}
+  assert differing == {'tasks'}
+  sizes = {task.size for task in generators.select_tasks(arguments['tasks'])}
+  assert sizes == {1024, 4096}
+
+
 def test_without_a_model_the_bundled_one_answers():
   arguments = ('--task', 'passkey_128', '--alignment', 'none', '--limit', 10)
   assert run(*arguments) == 0
