@@ -91,11 +91,12 @@ def parse_alignment(
   """Return the alignment that a flag or a gin value names.
 
   Args:
-    value: the name of a rule; a number, which divides the encoder's logits (the
-      decoder's in a model that has no encoder); a temperatures.json; or a
-      Temperatures.
+    value: the name of a rule; a number, which divides the logits; a
+      temperatures.json; or a Temperatures.
     model: what load_model returns.
-    context: for alignments that measure the model.
+    context: for alignments that measure the model; its options name the sites
+      of all but files (default: the encoder, or the decoder of a model that has
+      none).
 
   Raises:
     ValueError: anything else, a temperature that is not positive, a file of
@@ -105,18 +106,20 @@ def parse_alignment(
   if isinstance(value, Temperatures):
     return _named_by_content('temperatures.json', value)
   text = str(value).strip()
-  site = 'decoder' if model.checkpoint.decoder_only else 'encoder'
+  sites = ('decoder' if model.checkpoint.decoder_only else 'encoder',)
+  if context is not None:
+    sites = tuple(context.options.sites or sites)
   if text.endswith('.json'):
     return _named_by_content(
       pathlib.PurePath(text).name, load_temperatures(text, model)
     )
   if text in rules.RULES:
-    setting = rules.Setting(model.config, model.training_length, (site,))
+    setting = rules.Setting(model.config, model.training_length, sites)
     if context is not None:
       setting = dataclasses.replace(
         setting,
         calibrate=lambda **options: _calibrate(text, model, context, options),
-        search=lambda: _search(text, model, context, site),
+        search=lambda: _search(text, model, context, sites),
       )
     try:
       return Alignment(text, rules.RULES[text].temperatures(setting))
@@ -129,7 +132,8 @@ def parse_alignment(
       f'Unknown alignment {text!r}; {nearest(text, rules.RULES)} A number such'
       ' as 0.8 or a FILE.json will do, too.'
     ) from None
-  return Alignment(f'temperature={number!r}', Temperatures(**{site: number}))
+  temperatures = Temperatures(**dict.fromkeys(sites, number))
+  return Alignment(f'temperature={number!r}', temperatures)
 
 
 def load_temperatures(path: str, model: Any) -> Temperatures:
@@ -177,7 +181,7 @@ def _calibrate(name, model, context, options) -> Temperatures:
   return _find_once(name, model, context, asked, find)
 
 
-def _search(name, model, context, site) -> Temperatures:
+def _search(name, model, context, sites) -> Temperatures:
   """Find the constant with the likeliest answers on development samples."""
   settings = dataclasses.replace(
     context.settings,
@@ -195,7 +199,7 @@ def _search(name, model, context, site) -> Temperatures:
     prompts.prepare(group.task, model, settings) for group in context.prepared
   ]
   asked = {
-    'site': site,
+    'sites': list(sites),
     'tasks': {group.task.name: group.fingerprint for group in groups},
     **dataclasses.asdict(settings),
   }
@@ -215,7 +219,7 @@ def _search(name, model, context, site) -> Temperatures:
       scored = model.inference.score(inputs, targets, temperatures)
       return float(np.mean([s.log_likelihood for s in scored]))
 
-    temperatures, best = oracle.search(mean_log_likelihood, site)
+    temperatures, best = oracle.search(mean_log_likelihood, sites)
     return temperatures, {
       **provenance.describe(model),
       'weights': model.fingerprint,

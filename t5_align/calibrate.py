@@ -308,7 +308,6 @@ def _run(argv: Sequence[str], prog: str) -> int:
     _BINDINGS,
     _RUN,
     _BUNDLED,
-    convert={'sites': lambda names: tuple(opening.as_list(names))},
   )
   return 0
 

@@ -252,16 +252,17 @@ def make_parser(prog: str) -> argparse.ArgumentParser:
     metavar='ALIGNMENT',
     help='none; entropy or maximum_probability, calibrated on the way; log_n,'
     ' ssmax, yarn, infoscale; oracle; a number that divides the attention'
-    " logits of the encoder; a temperatures.json; repeatable, 'none,entropy'",
+    " logits; a temperatures.json; repeatable, 'none,entropy'",
   )
   add(
     '--granularity',
-    help='of entropy and maximum_probability: a temperature for the model'
-    ' (default: each site), layer or head',
+    help='of what is calibrated: model (default: one temperature a site),'
+    ' layer or head',
   )
   add(
     '--sites',
-    help='of the same: encoder, cross or both with a comma (default: encoder)',
+    help='where alignments divide the logits: encoder, cross, decoder; with'
+    ' commas (default: encoder; decoder without one)',
   )
   add('--output_dir', help='where results go (default: t5_align_results)')
   add(
@@ -325,10 +326,7 @@ def _run(argv: Sequence[str], prog: str) -> int:
     _BINDINGS,
     _RUN,
     _BUNDLED,
-    convert={
-      'max_input_tokens': lambda longest: {'inputs': longest},
-      'sites': lambda names: tuple(opening.as_list(names)),
-    },
+    convert={'max_input_tokens': lambda longest: {'inputs': longest}},
   )
   return _SOME_FAILED if any(row['n_failed'] for row in rows) else 0
 

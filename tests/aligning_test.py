@@ -200,8 +200,8 @@ def test_evaluated_samples_are_never_measured(
     assert text.draw(lengths[-1], options.num_sequences).inputs
     raise KeyboardInterrupt
 
-  def score(objective, site):
-    objective(Temperatures(**{site: 0.5}))
+  def score(objective, sites):
+    objective(Temperatures(**dict.fromkeys(sites, 0.5)))
     raise KeyboardInterrupt
 
   monkeypatch.setattr(Model, 'calibrate', draw)
@@ -227,6 +227,14 @@ def test_rules_are_laws_of_the_encoder(model, name):
   mean = temperature.mean_over_heads
   at_training, longer = mean(found.temperatures.encoder, [128.0, 1024.0])
   assert at_training == pytest.approx(1, abs=1e-6) and longer < 1
+
+
+@pytest.mark.parametrize('value', ['log_n', 0.8])
+def test_rules_and_numbers_take_the_sites_of_the_run(model, tmp_path, value):
+  context, _ = make_context(model, tmp_path, sites='encoder, cross')
+  found = aligning.parse_alignment(value, model, context).temperatures
+  assert found == Temperatures(encoder=found.encoder, cross=found.encoder)
+  assert found.encoder != 1
 
 
 def other_weights(model):

@@ -1,18 +1,19 @@
 """The best constant temperature there is, found by asking: an upper bound.
 
-The encoder's temperature (the decoder's in a model without an encoder) with the
-highest log-likelihood of the right answers on development samples, by bounded
-search over ln τ (Brent's method, as in scipy). It needs answers, which no
-alignment does, so it bounds what choosing one number can give.
+The encoder's temperature (the decoder's in a model without an encoder), or the
+one that several sites share, with the highest log-likelihood of the right
+answers on development samples, by bounded search over ln τ (Brent's method, as
+in scipy). It needs answers, which no alignment does, so it bounds what choosing
+one number can give.
 
 Synopsis:
 
-    temperatures, value = search(mean_log_likelihood, 'encoder')
+    temperatures, value = search(mean_log_likelihood, ('encoder',))
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,21 +25,24 @@ _LOG_TOLERANCE = 0.01
 
 
 def search(
-  objective: Callable[[Temperatures], float], site: str
+  objective: Callable[[Temperatures], float], sites: Sequence[str]
 ) -> tuple[Temperatures, float]:
-  """Return the temperature of one site with the highest objective.
+  """Return the temperature of some sites with the highest objective.
 
   Args:
     objective: of temperatures; higher is better. Taken to have one peak.
-    site: 'encoder', 'decoder' or 'cross'.
+    sites: of 'encoder', 'decoder' and 'cross'; they share the temperature.
 
   Returns:
     The best temperatures, never worse than none, and their objective.
   """
   from scipy import optimize
 
+  def temperatures(log_tau: float) -> Temperatures:
+    return Temperatures(**dict.fromkeys(sites, float(np.exp(log_tau))))
+
   def at(log_tau: float) -> float:
-    return objective(Temperatures(**{site: float(np.exp(log_tau))}))
+    return objective(temperatures(log_tau))
 
   found: Any = optimize.minimize_scalar(
     lambda log_tau: -at(log_tau),
@@ -49,4 +53,4 @@ def search(
   unaligned = at(0.0)
   if unaligned >= -found.fun:
     return Temperatures(), unaligned
-  return Temperatures(**{site: float(np.exp(found.x))}), float(-found.fun)
+  return temperatures(found.x), float(-found.fun)

@@ -38,8 +38,8 @@ class Setting:
     training_length: tokens; None where it is not known.
     sites: where the logits are to be divided.
     calibrate: runs a calibration with some of its options replaced.
-    search: finds the encoder temperature with the best answers on development
-      data.
+    search: finds the temperature of the sites with the best answers on
+      development data.
   """
 
   config: Any

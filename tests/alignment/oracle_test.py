@@ -5,22 +5,22 @@ import math
 import pytest
 
 from t5_align.alignment import oracle
-from t5_align.temperature import Temperatures
+from t5_align.temperature import SITES, Temperatures
 
 
-@pytest.mark.parametrize('site', ['encoder', 'decoder'])
+@pytest.mark.parametrize('sites', [('encoder',), ('decoder',), SITES[::2]])
 @pytest.mark.parametrize('best', [0.3, 0.62, 1.3])
-def test_finds_the_peak(best, site):
+def test_finds_the_peak(best, sites):
   asked = []
 
   def quadratic(temperatures):
-    asked.append(getattr(temperatures, site))
+    asked.append(getattr(temperatures, sites[0]))
     return 5 - math.log(asked[-1] / best) ** 2
 
-  temperatures, value = oracle.search(quadratic, site)
-  found = getattr(temperatures, site)
+  temperatures, value = oracle.search(quadratic, sites)
+  found = getattr(temperatures, sites[0])
   assert found == pytest.approx(best, rel=0.02)
-  assert temperatures == Temperatures(**{site: found})
+  assert temperatures == Temperatures(**dict.fromkeys(sites, found))
   assert value == pytest.approx(5, abs=1e-3)
   assert len(asked) < 15
   assert all(oracle.LOWEST <= tau <= oracle.HIGHEST for tau in asked)
@@ -35,6 +35,6 @@ def test_finds_the_peak(best, site):
   ],
 )
 def test_never_worse_than_none(objective):
-  temperatures, value = oracle.search(objective, 'encoder')
+  temperatures, value = oracle.search(objective, ('encoder',))
   assert temperatures == Temperatures()
   assert value == objective(Temperatures())
