@@ -58,8 +58,8 @@ def main():
   add('--quick', action='store_true', help='tiny shapes')
   add('--output', required=True)
   add('--table', action='store_true', help='show --output')
-  add('--job', help='used by this script itself')
-  add('--platform', default='', help='used by this script itself')
+  add('--job', help=argparse.SUPPRESS)  # of this script's own processes
+  add('--platform', default='', help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.table:
     document = json.loads(pathlib.Path(options.output).read_text())

@@ -27,11 +27,15 @@ def measure_steps(case, options):
   """Yield a row of each variant; all are compiled first, at once."""
   is_cpu = jax.devices()[0].platform == 'cpu'
   dtype = 'float32' if is_cpu else 'bfloat16'
-  lowered, pending, start = {}, {}, time.perf_counter()
+  asked = {}
   for name in case.variants:
+    variant = training_cases.VARIANTS[name]
+    size = int(case.batch_size * variant.batch_share)
+    asked[name] = dataclasses.replace(case, batch_size=size), variant
+  lowered, pending, start = {}, {}, time.perf_counter()
+  for name, (resized, variant) in asked.items():
     try:
-      variant = training_cases.VARIANTS[name]
-      lowered[name] = lower(resized(case, variant), variant, dtype)
+      lowered[name] = lower(resized, variant, dtype)
     except Exception as error:
       yield {'variant': name, 'error': describe(error)}
   with futures.ThreadPoolExecutor(max(1, len(lowered))) as pool:
@@ -40,13 +44,8 @@ def measure_steps(case, options):
   compiling = time.perf_counter() - start
   for name, future in pending.items():
     try:
-      variant = training_cases.VARIANTS[name]
       row = time_variant(
-        resized(case, variant),
-        variant,
-        future.result(),
-        lowered[name][1],
-        options,
+        *asked[name], future.result(), lowered[name][1], options
       )
       yield {'variant': name, 'all_compiled_in_seconds': compiling} | row
     except Exception as error:
@@ -55,12 +54,6 @@ def measure_steps(case, options):
 
 def describe(error):
   return f'{type(error).__name__}: {error}'[:300]
-
-
-def resized(case, variant):
-  return dataclasses.replace(
-    case, batch_size=int(case.batch_size * variant.batch_share)
-  )
 
 
 def changed(case, variant):
