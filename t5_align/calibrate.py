@@ -308,6 +308,7 @@ def _run(argv: Sequence[str], prog: str) -> int:
     _BINDINGS,
     _RUN,
     _BUNDLED,
+    convert={'sites': opening.as_list},
   )
   return 0
 

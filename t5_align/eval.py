@@ -326,7 +326,10 @@ def _run(argv: Sequence[str], prog: str) -> int:
     _BINDINGS,
     _RUN,
     _BUNDLED,
-    convert={'max_input_tokens': lambda longest: {'inputs': longest}},
+    convert={
+      'max_input_tokens': lambda longest: {'inputs': longest},
+      'sites': opening.as_list,
+    },
   )
   return _SOME_FAILED if any(row['n_failed'] for row in rows) else 0
 

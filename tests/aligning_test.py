@@ -231,7 +231,7 @@ def test_rules_are_laws_of_the_encoder(model, name):
 
 @pytest.mark.parametrize('value', ['log_n', 0.8])
 def test_rules_and_numbers_take_the_sites_of_the_run(model, tmp_path, value):
-  context, _ = make_context(model, tmp_path, sites='encoder, cross')
+  context, _ = make_context(model, tmp_path, sites=('encoder', 'cross'))
   found = aligning.parse_alignment(value, model, context).temperatures
   assert found == Temperatures(encoder=found.encoder, cross=found.encoder)
   assert found.encoder != 1

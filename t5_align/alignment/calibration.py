@@ -37,8 +37,8 @@ class CalibrationOptions:
     method: 'calibrated' solves on the model; 'closed_form' takes logits for
       Gaussian and needs their spread at the training length only.
     granularity: 'model' (one temperature a site), 'layer' or 'head'.
-    sites: of 'encoder', 'decoder', 'cross', as a sequence or with commas; None:
-      the encoder, or the decoder of a model without one.
+    sites: of 'encoder', 'decoder', 'cross'; None: the encoder, or the decoder
+      of a model without one.
     form: 'constant', or 'by_length' to follow each row's number of keys. None
       is 'constant', and 'by_length' for a decoder-only model.
     averaging: 'arithmetic', or 'log' for the maximum probability.
@@ -80,9 +80,7 @@ class CalibrationOptions:
     if self.form is not None:
       check_name('form', self.form, FORMS)
     if self.sites is not None:
-      sites = self.sites
-      if isinstance(sites, str):
-        sites = filter(None, map(str.strip, sites.split(',')))
+      sites = (self.sites,) if isinstance(self.sites, str) else self.sites
       object.__setattr__(self, 'sites', tuple(sites))
       self._check_sites()
     self._check_numbers()
