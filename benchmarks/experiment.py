@@ -20,7 +20,7 @@ import json
 import pathlib
 
 from matplotlib import figure as mpl_figure
-import strategies
+import strategies_results
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results' / 'experiment'
@@ -30,6 +30,7 @@ MODELS = {'bundled': 'encoder', 'bundled_lm': 'decoder'}
 SEEDS = (0, 1, 2)
 SIZES = (256, 512, 1024, 2048, 4096, 8192)
 FOUR_TIMES, SIXTEEN_TIMES, FAR = (1024,), (4096,), (512, 2048, 8192)
+DECISIVE = FOUR_TIMES + SIXTEEN_TIMES
 # Colours of the choices of sites.
 SITES = {
   'cross': 'tab:orange',
@@ -63,7 +64,7 @@ def grid(model):
   families = list(FAMILIES)
 
   def place(row):
-    family, size = strategies.split(row['task'])
+    family, size = strategies_results.split(row['task'])
     return families.index(family), size
 
   rows = [row for document in documents for row in document['rows']]
@@ -73,7 +74,9 @@ def grid(model):
 @functools.cache
 def choice():
   """Return the strategy and granularity that development data choose, why."""
-  return strategies.choose([RESULTS / f'{model}_dev.json' for model in MODELS])
+  return strategies_results.choose(
+    [RESULTS / f'{model}_dev.json' for model in MODELS]
+  )
 
 
 def chosen():
@@ -83,7 +86,9 @@ def chosen():
 @functools.cache
 def sites_choice():
   """Return the sites that the same rule chooses, and why."""
-  return strategies.choose_sites(RESULTS / 'bundled_sites_dev.json', chosen())
+  return strategies_results.choose_sites(
+    RESULTS / 'bundled_sites_dev.json', chosen()
+  )
 
 
 def comparison(choice, lines):
@@ -99,7 +104,7 @@ def by_task(document):
   return found
 
 
-def claim_table(sizes=(1024, 4096)):
+def claim_table():
   """Return Markdown: without and with alignment, for every seed."""
   lines = [
     '| model | task | tokens | seed | none | aligned | paired difference |',
@@ -108,7 +113,7 @@ def claim_table(sizes=(1024, 4096)):
   for model, site in MODELS.items():
     documents = {seed: by_task(read(f'{model}_seed{seed}')) for seed in SEEDS}
     for family in FAMILIES:
-      for size in sizes:
+      for size in DECISIVE:
         for seed, tasks in documents.items():
           rows = tasks.get(f'{family}_{size}')
           if rows is None:
@@ -116,7 +121,7 @@ def claim_table(sizes=(1024, 4096)):
           none, row = rows['none'], rows[f'{chosen()}, {site}']
           cells = (
             *(model, family.removesuffix('_tokens'), f'{size:,}', f'{seed}'),
-            *(strategies.cell(r['score'], family) for r in (none, row)),
+            *(strategies_results.cell(r['score'], family) for r in (none, row)),
             _difference(row),
           )
           lines.append(f'| {" | ".join(cells)} |')
@@ -189,7 +194,7 @@ def _draw_scores(panel, tasks, family, alignment, color, label):
   is_text = family.startswith('perplexity')
   by_samples = {}
   for task, rows in tasks.items():
-    own, size = strategies.split(task)
+    own, size = strategies_results.split(task)
     if own == family and alignment in rows:
       row = rows[alignment]
       group = by_samples.setdefault(row['n'] if is_text else None, [])
@@ -234,12 +239,14 @@ def _name_lengths(panel, title):
 def sites_table():
   """Return Markdown of each choice of sites."""
   shown = ['none', *(f'{chosen()}, {sites}' for sites in SITES)]
-  return strategies.markdown(grid('bundled'), (1024, 4096, 8192), shown)
+  return strategies_results.markdown(
+    grid('bundled'), (*DECISIVE, SIZES[-1]), shown
+  )
 
 
 def grid_table(model, sizes):
   """Return Markdown of every configuration."""
-  return strategies.markdown(grid(model), sizes)
+  return strategies_results.markdown(grid(model), sizes)
 
 
 TABLES = {
