@@ -151,7 +151,7 @@ CASES = {
     128,
   ),
   'bundled_lm': Case(
-    bundled(num_decoder_layers=6),
+    bundled(num_encoder_layers=0, num_decoder_layers=6),
     LanguageModel(256),
     256,
     decoder_only=True,

@@ -1,5 +1,6 @@
 """Tables in docs/ are those of the files that they name."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -8,7 +9,7 @@ import types
 
 import pytest
 
-from t5_align import answering, prompts, results
+from t5_align import answering, load_model, prompts, results
 from t5_align.alignment.rules import RULES
 from t5_align.tasks import generators, measures
 from t5_align.tasks.generators import template as template_lib
@@ -20,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 @pytest.mark.parametrize(
   'script, results_file, document',
   [
-    ('strategies', 'strategies_bundled', 'alignment'),
+    ('strategies_results', 'strategies_bundled', 'alignment'),
     ('training_table', 'training_h200', 'speed'),
     ('evaluation', 'evaluation', 'speed'),
     ('devices', 'devices_h200', 'devices'),
@@ -39,6 +40,17 @@ def test_table_is_that_of_its_file(script, results_file, document):
     f'<!-- {script} -->\n(.*)\n<!-- /{script} -->', text, re.DOTALL
   )
   assert shown == table
+
+
+@pytest.mark.parametrize('name', ['bundled', 'bundled_lm'])
+def test_training_benchmark_measures_what_ships(monkeypatch, name):
+  monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+  cases = importlib.import_module('training_cases')
+  shipped = load_model(name).config
+  measured = dataclasses.replace(
+    cases.CASES[name].config, attention=shipped.attention, dtype=shipped.dtype
+  )
+  assert measured == shipped
 
 
 def test_experiment_has_the_tables_of_its_files(monkeypatch):
