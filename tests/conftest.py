@@ -12,6 +12,7 @@ Set before JAX, TensorFlow or t5_align is imported:
 Warnings are errors: see `filterwarnings` in pyproject.toml.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import pathlib
@@ -33,6 +34,11 @@ os.environ['XLA_FLAGS'] = ' '.join(
     os.environ.get('XLA_FLAGS', ''),  # the last one counts
   ]
 )
+
+# PyTorch with CUDA loads Triton, which crashes the process if TensorFlow is
+# there before it.
+with contextlib.suppress(ImportError):
+  import triton._C.libtriton  # noqa: F401
 
 import jax
 import jaxtyping
